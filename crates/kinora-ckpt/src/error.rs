@@ -1,0 +1,212 @@
+//! What can go wrong with a checkpoint, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Dtype;
+
+/// An error of saving or reading a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CkptError {
+    /// The system refused to read or write.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The verb: "read", "create", "rename" ...
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder is not a whole checkpoint.
+    #[error("{} is not a whole checkpoint: {what}\nhelp: {help}", path.display())]
+    Torn {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing or inconsistent.
+        what: String,
+        /// What to do.
+        help: String,
+    },
+    /// A file has another length than the manifest says.
+    #[error(
+        "{} has {found} bytes, but the manifest says {expected}\n\
+         help: copy the file again from where it came, or remove the folder and go on from the checkpoint before it",
+        path.display()
+    )]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes in the manifest.
+        expected: u64,
+        /// Bytes on the disk.
+        found: u64,
+    },
+    /// A file's bytes have changed since it was written.
+    #[error(
+        "{} has checksum {found:08x}, but the manifest says {expected:08x}\n\
+         help: copy the file again from where it came, or remove the folder and go on from the checkpoint before it",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// CRC-32 in the manifest.
+        expected: u32,
+        /// CRC-32 of the bytes on the disk.
+        found: u32,
+    },
+    /// There is no such tensor.
+    #[error("tensor {name} is not in {}\nhelp: {hint}", path.display())]
+    Missing {
+        /// The name asked for.
+        name: String,
+        /// The checkpoint.
+        path: PathBuf,
+        /// How many tensors it has, and the name that is most like this one.
+        hint: String,
+    },
+    /// A tensor has another shape than the model's.
+    #[error(
+        "tensor {name} should have shape {wanted:?}, but the checkpoint holds {found:?}\n\
+         help: use the model configuration that the checkpoint was saved with"
+    )]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// The shape asked for.
+        wanted: Vec<usize>,
+        /// The shape stored.
+        found: Vec<usize>,
+    },
+    /// A box that is not inside its tensor.
+    #[error(
+        "box {region} is not inside tensor {name} of shape {shape:?}\n\
+         help: give an offset and an extent for each dimension, with offset + extent at most the shape"
+    )]
+    Outside {
+        /// The tensor.
+        name: String,
+        /// The box, as ranges.
+        region: String,
+        /// The shape of the whole tensor.
+        shape: Vec<usize>,
+    },
+    /// A piece whose bytes do not fill its box.
+    #[error(
+        "the piece {region} of tensor {name} holds {found} bytes, but {dtype} needs {expected}\n\
+         help: give the box's elements row-major, {} bytes each", dtype.size()
+    )]
+    PieceBytes {
+        /// The tensor.
+        name: String,
+        /// The box, as ranges.
+        region: String,
+        /// The piece's dtype.
+        dtype: Dtype,
+        /// Bytes that the box needs.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// Two ranks describe one tensor differently.
+    #[error(
+        "tensor {name} is {one} on rank {rank_one}, but {other} on rank {rank_other}\n\
+         help: shape is that of the whole tensor, and it and the dtype are the same on every rank"
+    )]
+    Disagree {
+        /// The tensor.
+        name: String,
+        /// A rank.
+        rank_one: usize,
+        /// Dtype and shape there.
+        one: String,
+        /// Another rank.
+        rank_other: usize,
+        /// Dtype and shape there.
+        other: String,
+    },
+    /// Two pieces hold the same elements.
+    #[error(
+        "tensor {name} {shape:?} is written twice: {one} by rank {rank_one} and {other} by rank {rank_other}\n\
+         help: where ranks hold the same elements, let one of them write the piece"
+    )]
+    Overlap {
+        /// The tensor.
+        name: String,
+        /// Its whole shape.
+        shape: Vec<usize>,
+        /// A rank.
+        rank_one: usize,
+        /// Its box.
+        one: String,
+        /// Another rank, or the same.
+        rank_other: usize,
+        /// The box that overlaps.
+        other: String,
+    },
+    /// Some elements were written by no rank.
+    #[error(
+        "tensor {name} {shape:?} has {covered} of its {volume} elements in {pieces} pieces; ranks {ranks:?} wrote parts\n\
+         help: every rank calls write_part, and a barrier comes before commit"
+    )]
+    Hole {
+        /// The tensor.
+        name: String,
+        /// Its whole shape.
+        shape: Vec<usize>,
+        /// Elements that were written.
+        covered: usize,
+        /// Elements of the whole tensor.
+        volume: usize,
+        /// Number of pieces.
+        pieces: usize,
+        /// The ranks whose parts were found.
+        ranks: Vec<usize>,
+    },
+    /// Two pieces of one part would have the same key.
+    #[error(
+        "rank {rank} gave two pieces with the key {key}\n\
+         help: give each box of a tensor once, and let no tensor's name look like another's box"
+    )]
+    Twice {
+        /// The rank.
+        rank: usize,
+        /// The key in its safetensors file.
+        key: String,
+    },
+    /// A save that rank 0 has not begun.
+    #[error(
+        "rank {rank} cannot write its part: {} is not there\n\
+         help: rank 0 creates it in Saver::begin; let the ranks wait for each other before write_part, and give all of them one folder",
+        path.display()
+    )]
+    NotBegun {
+        /// The rank that came too early.
+        rank: usize,
+        /// The folder of the save.
+        path: PathBuf,
+    },
+    /// A safetensors file that cannot be understood.
+    #[error("{} is not a safetensors file that Kinora reads: {what}\nhelp: {help}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        help: &'static str,
+    },
+}
+
+impl CkptError {
+    /// Names the file and the verb in an error of the system; for `map_err`.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+}

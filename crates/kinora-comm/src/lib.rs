@@ -1,0 +1,35 @@
+//! Bytes and ranks: how the ranks of a run exchange buffers.
+//!
+//! [`Transport`] is the interface; [`local`] is the transport of ranks that are threads of one
+//! process, each with its own thread pool, and the embedded default. [`conformance`] is the suite
+//! that every transport runs.
+//!
+//! Separate because it knows neither tensors nor meshes: a transport can be written, tested and
+//! debugged on bytes. It deliberately does no differentiation, and does not decide what is cut how.
+//!
+//! # Rules that prevent hangs
+//! - Every rank of a communicator makes the same calls in the same order. Each call has the
+//!   communicator's sequence number and a signature; they are compared when the ranks meet, and a
+//!   difference is [`CommError::Mismatch`] on every rank.
+//! - Every wait has a deadline, counted from the missing rank's last sign of life: a call or a
+//!   [`Transport::heartbeat`]. Passing it is [`CommError::Late`].
+//! - A rank that ends, fails or panics while others wait for it is [`CommError::PeerLost`] for them,
+//!   at once.
+//! - The first failure of a world ends all its communicators.
+
+mod buffer;
+mod call;
+pub mod conformance;
+mod error;
+mod faulty;
+pub mod local;
+mod reduce;
+mod traced;
+mod transport;
+
+pub use buffer::{Buffer, DeviceBuffer, Dtype, Element, HostBuffer};
+pub use call::{Call, Collective, Reduce};
+pub use error::CommError;
+pub use faulty::{Fault, Faulty};
+pub use traced::{Traced, Traffic};
+pub use transport::{Pending, Transport};

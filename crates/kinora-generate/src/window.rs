@@ -1,0 +1,92 @@
+//! Videos longer than the model was trained for: overlapping windows in time, blended in latent space.
+//!
+//! Each window follows the solver over the trained length. On the frames that it shares with the
+//! window before, its state is blended at every step with the one that that window had at the same
+//! step, in a linear ramp: MultiDiffusion (Bar-Tal et al. 2023) in one direction. What is kept is one
+//! window and the shared frames' states, however long the video is.
+
+use crate::Sampler;
+use crate::sampler::noise;
+use burn::tensor::{Tensor, TensorData};
+
+/// The latent frames of a long video, a segment at a time.
+pub struct Windows<'a> {
+    sampler: &'a Sampler<'a>,
+    prompt: [String; 1],
+    seed: u64,
+    shape: [usize; 3],
+    window: usize,
+    total: usize,
+    start: usize,
+    // The states of the shared frames, `[1, C, overlap, H, W]`, at each time of the schedule.
+    tail: Vec<Tensor<5>>,
+}
+
+impl<'a> Windows<'a> {
+    /// A video of `total` latent frames of `[C, H, W]`, in windows of `window` frames.
+    pub fn new(
+        sampler: &'a Sampler<'a>,
+        prompt: &str,
+        seed: u64,
+        shape: [usize; 3],
+        (window, total): (usize, usize),
+    ) -> Self {
+        let window = window.min(total.max(1));
+        let prompt = [prompt.to_string()];
+        Self { sampler, prompt, seed, shape, window, total, start: 0, tail: vec![] }
+    }
+
+    /// The number of windows.
+    pub fn count(&self) -> usize {
+        if self.total <= self.window {
+            return 1;
+        }
+        let fresh = self.window - self.sampler.config.overlap;
+        1 + (self.total - self.window).div_ceil(fresh)
+    }
+
+    /// The next segment `[1, C, t, H, W]`, or `None` after the last. `progress` hears of each step.
+    pub fn next(&mut self, mut progress: impl FnMut(usize)) -> Option<Tensor<5>> {
+        if self.start >= self.total {
+            return None;
+        }
+        let [c, h, w] = self.shape;
+        let frames = self.start..self.start + self.window;
+        let start = noise(self.seed, 0, frames.clone(), self.shape);
+        let mut x = self.sampler.tensor(start, [1, c, self.window, h, w]);
+        let last = frames.end >= self.total;
+        let overlap = self.sampler.config.overlap;
+        let mut tail = vec![];
+        let times = self.sampler.config.schedule.times();
+        for step in 0..times.len() {
+            if step > 0 {
+                x = self.sampler.step(x, &self.prompt, times[step - 1], times[step]);
+                progress(step);
+            }
+            if let Some(before) = self.tail.get(step) {
+                x = blend(before.clone(), x);
+            }
+            if !last {
+                tail.push(x.clone().narrow(2, self.window - overlap, overlap));
+            }
+        }
+        self.tail = tail;
+        let done = if last { self.total - self.start } else { self.window - overlap };
+        self.start += if last { self.window } else { done };
+        Some(x.narrow(2, 0, done))
+    }
+}
+
+/// The first frames of `x` fade from `before` to `x`.
+fn blend(before: Tensor<5>, x: Tensor<5>) -> Tensor<5> {
+    let [_, _, overlap, _, _] = before.dims();
+    let frames = x.dims()[2];
+    let ramp: Vec<f64> = (1..=overlap).map(|i| i as f64 / (overlap + 1) as f64).collect();
+    let ramp = Tensor::<5>::from_data(
+        TensorData::new(ramp, [1, 1, overlap, 1, 1]),
+        (&x.device(), x.dtype()),
+    );
+    let shared = x.clone().narrow(2, 0, overlap);
+    let shared = before.clone() + (shared - before) * ramp;
+    Tensor::cat(vec![shared, x.narrow(2, overlap, frames - overlap)], 2)
+}

@@ -1,0 +1,29 @@
+//! Decoding and encoding of images and video: MP4 with H.264, PNG and JPEG, to and from RGB bytes.
+//!
+//! Separate because it knows no tensors, no data sets and no models: bytes in, pixels out. It holds
+//! its own MP4 reader and writer, because files from strangers must end in an error and never in a
+//! panic, and because H.264 halves the resolution of colour, which ruins a clip of 32x32 pixels
+//! unless the writer and the reader agree on what to do about it (see [`Mp4Writer`]).
+//!
+//! It deliberately does no HEVC, AV1, 4:4:4, 10-bit or interlaced video: these are refused by name.
+
+mod clip;
+mod decoder;
+mod error;
+mod font;
+mod h264;
+mod mp4_boxes;
+mod mp4_fragments;
+mod mp4_read;
+mod mp4_write;
+mod sheet;
+mod still;
+mod writer;
+mod yuv;
+
+pub use clip::Clip;
+pub use decoder::{Decoder, Info, Kind, Window, decode, probe};
+pub use error::MediaError;
+pub use sheet::contact_sheet;
+pub use still::{encode_jpeg, encode_png};
+pub use writer::{Mp4Writer, encode_mp4};

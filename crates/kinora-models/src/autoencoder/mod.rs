@@ -1,0 +1,55 @@
+//! Autoencoders: videos to latents and back, behind one interface.
+
+mod pca;
+
+pub use pca::{Pca, PcaConfig, PcaFit};
+
+use burn::tensor::Tensor;
+use thiserror::Error;
+
+/// A video that an autoencoder cannot take.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ShapeError {
+    /// Sides that the compression does not divide.
+    #[error("a video of {frames} frames of {height}x{width} does not divide into latents of {patch:?} (frames, height, width)\n  help: make each side a multiple, or use single frames")]
+    Indivisible {
+        /// Frames.
+        frames: usize,
+        /// Height in pixels.
+        height: usize,
+        /// Width in pixels.
+        width: usize,
+        /// Pixels of a latent element.
+        patch: [usize; 3],
+    },
+    /// Stored numbers that do not fit the settings.
+    #[error("the stored autoencoder has {found} numbers in {name}, but its settings need {wanted}\n  help: it was fitted with other settings; remove it to fit it again")]
+    Stored {
+        /// The tensor.
+        name: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length that the settings ask for.
+        wanted: usize,
+    },
+}
+
+/// Videos `[B, 3, T, H, W]` in -1..=1 to latents `[B, C, t, h, w]` of about unit variance, and back.
+/// An image is a video of one frame, and one latent frame.
+pub trait Autoencoder: Send + Sync {
+    /// The shape `[C, t, h, w]` of the latent of a video of `[frames, height, width]`.
+    ///
+    /// # Errors
+    /// If the sides do not divide.
+    fn latent_shape(&self, video: [usize; 3]) -> Result<[usize; 4], ShapeError>;
+
+    /// The pixels of one latent element along frames, height and width.
+    fn scale(&self) -> [usize; 3];
+
+    /// Videos to latents.
+    fn encode(&self, video: Tensor<5>) -> Tensor<5>;
+
+    /// Latents to videos of whole latent frames, clamped to -1..=1. Of an image's latent, any frame
+    /// is the image.
+    fn decode(&self, latent: Tensor<5>) -> Tensor<5>;
+}

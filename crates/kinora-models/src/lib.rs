@@ -1,0 +1,12 @@
+//! The papers, as code: a folder per model. Model code knows widths and depths; ranks, groups and
+//! meshes it does not know.
+//!
+//! Separate so that a reader who knows diffusion needs to know nothing else. Models repeat each other
+//! rather than bend: they share the layers of `kinora-nn`, never a block.
+
+pub mod autoencoder;
+pub mod bytes;
+pub mod movie_gen;
+mod text_to_video;
+
+pub use text_to_video::TextToVideo;

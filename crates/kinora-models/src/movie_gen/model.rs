@@ -1,0 +1,109 @@
+//! The whole transformer: latents, time and text to a velocity.
+
+use super::{Block, MovieGenConfig, TextTokens, Texts};
+use burn::module::Module;
+use burn::tensor::Tensor;
+use kinora_mesh::Axis;
+use kinora_nn::{
+    FactorisedPositions, Linear, LinearConfig, Modulation, Modulator, RmsNorm, Sequence,
+    TimeEmbedding,
+};
+use kinora_shard::Cx;
+
+/// The Movie Gen video transformer.
+#[derive(Module, Debug)]
+pub struct MovieGen {
+    patch: Linear,
+    positions: FactorisedPositions,
+    time: TimeEmbedding,
+    modulator: Modulator,
+    texts: Texts,
+    blocks: Vec<Block>,
+    modulation: Modulation,
+    norm: RmsNorm,
+    head: Linear,
+    sequence: Sequence,
+    #[module(skip)]
+    config: MovieGenConfig,
+}
+
+impl MovieGen {
+    /// A model with initial weights keyed by (seed, path).
+    pub fn new(cx: &Cx, config: &MovieGenConfig) -> Self {
+        let width = Axis::Embed.of(config.dim);
+        let token = Axis::Channel.of(config.patch_len());
+        let grid = config.grid(config.max_latent);
+        let blocks = cx.at("blocks");
+        Self {
+            patch: LinearConfig::new(token, width).with_bias().init(&cx.at("patch")),
+            positions: FactorisedPositions::new(
+                &cx.at("positions"),
+                grid,
+                width,
+                config.position_scale,
+            ),
+            time: TimeEmbedding::new(&cx.at("time"), width),
+            modulator: Modulator::new(&cx.at("modulator"), width),
+            texts: Texts::new(&cx.at("texts"), config),
+            blocks: (0..config.layers).map(|i| Block::new(&blocks.at(i), config)).collect(),
+            modulation: Modulation::new(&cx.at("modulation"), width),
+            norm: RmsNorm::new(&cx.at("norm"), width),
+            // Silent at first, so that training starts at the mean of the data.
+            head: LinearConfig::new(width, token).with_bias().scaled(0.0).init(&cx.at("head")),
+            sequence: Sequence::new(cx),
+            config: config.clone(),
+        }
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &MovieGenConfig {
+        &self.config
+    }
+
+    /// Latents `[B, C, T, H, W]` at times `[B]` in 0..=1 to velocities of the latents' shape. Images
+    /// are videos of one frame.
+    ///
+    /// # Panics
+    /// If the latent's sides are not multiples of the patch, or exceed `config.max_latent`.
+    pub fn forward(&self, latent: Tensor<5>, time: Tensor<1>, texts: Vec<TextTokens>) -> Tensor<5> {
+        let [_, channels, t, h, w] = latent.dims();
+        assert_eq!(channels, self.config.channels, "latents have {channels} channels");
+        let grid = self.config.grid([t, h, w]);
+        let tokens = self.patchify(latent); // [B, S, C * pt * ph * pw]
+        let pos = self.positions.forward(grid);
+        let text = self.texts.forward(texts);
+        let time = self.modulator.forward(self.time.forward(time)); // [B, 6, D]
+
+        let mut x = self.patch.forward(self.sequence.split(tokens)); // [B, S, D]
+        for block in &self.blocks {
+            x = block.forward(x, time.clone(), &text, &pos);
+        }
+        let [last, _] = self.modulation.forward(time);
+        let x = self.head.forward(last.shift_scale(self.norm.forward(x)));
+        self.unpatchify(self.sequence.join(x, pos.tokens), [t, h, w])
+    }
+
+    /// `[B, C, T, H, W]` to `[B, t h w, C * pt * ph * pw]`, width fastest.
+    fn patchify(&self, latent: Tensor<5>) -> Tensor<3> {
+        let [b, c, t, h, w] = latent.dims();
+        let [pt, ph, pw] = self.config.patch;
+        let [nt, nh, nw] = self.config.grid([t, h, w]);
+        assert_eq!([nt * pt, nh * ph, nw * pw], [t, h, w], "a latent of whole patches");
+        latent
+            .reshape([b, c, nt, pt, nh, ph, nw, pw])
+            .permute([0, 2, 4, 6, 1, 3, 5, 7])
+            .reshape([b, nt * nh * nw, c * pt * ph * pw])
+    }
+
+    /// The inverse of [`MovieGen::patchify`].
+    fn unpatchify(&self, tokens: Tensor<3>, [t, h, w]: [usize; 3]) -> Tensor<5> {
+        let b = tokens.dims()[0];
+        let c = self.config.channels;
+        let [pt, ph, pw] = self.config.patch;
+        let [nt, nh, nw] = self.config.grid([t, h, w]);
+        tokens
+            .reshape([b, nt, nh, nw, c, pt, ph, pw])
+            .permute([0, 4, 1, 5, 2, 6, 3, 7])
+            .reshape([b, c, t, h, w])
+    }
+}

@@ -1,0 +1,29 @@
+//! Layers that know their axes. A layer is told what its dimensions mean and which stream flows
+//! through it; from the plan it derives, once, at construction, how it is cut and what it must
+//! communicate. Its `forward` takes ordinary tensors.
+//!
+//! Separate from the models so that these can read like their papers. It deliberately has no blocks:
+//! every model repeats its own.
+//!
+//! Shapes: `B` samples, `S` video tokens, `L` text tokens, `D` model width, `H` heads on this rank,
+//! `K` width of a head, `F` hidden units on this rank.
+
+mod attention;
+mod embedding;
+mod linear;
+mod mlp;
+mod modulation;
+mod norm;
+mod positions;
+mod sequence;
+mod time;
+
+pub use attention::{Attention, AttentionConfig};
+pub use embedding::Embedding;
+pub use linear::{Linear, LinearConfig};
+pub use mlp::SwiGlu;
+pub use modulation::{Modulate, Modulation, Modulator};
+pub use norm::{LayerNorm, RmsNorm};
+pub use positions::{FactorisedPositions, Positions};
+pub use sequence::{Sequence, TextEntry};
+pub use time::TimeEmbedding;

@@ -1,0 +1,206 @@
+//! The builder that modules are made with: it knows where in the model it stands, and how the plan
+//! cuts what is made there.
+
+use crate::{Collective, Group, ParamSpec, ParamTable, Sharding};
+use burn::module::{Param, ParamId};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use kinora_mesh::rng::Stream;
+use kinora_mesh::{Axis, Extent, Layout, MeshAxis};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Every element the same.
+    Constant(f64),
+    /// Normal with this standard deviation, keyed by (seed, path, element).
+    Normal(f64),
+}
+
+/// A path-scoped builder: device, dtype, seed, plan and path.
+///
+/// `stream` is the axis that the values flowing through the module being built run along: the video
+/// tokens (`Axis::Seq`, which a plan may cut) or the text (`Axis::Text`, whole everywhere). From it
+/// and from the plan follow the entry and exit of layers, and where gradients are partial.
+#[derive(Clone, Debug)]
+pub struct Cx {
+    device: Device,
+    dtype: DType,
+    seed: u64,
+    path: String,
+    stream: Axis,
+    sharding: Arc<Sharding>,
+    table: Arc<Mutex<ParamTable>>,
+    dry: bool,
+}
+
+impl Cx {
+    /// A builder for one rank of a sharded model.
+    pub fn new(device: &Device, dtype: DType, seed: u64, sharding: &Arc<Sharding>) -> Self {
+        Self {
+            device: device.clone(),
+            dtype,
+            seed,
+            path: String::new(),
+            stream: Axis::Seq,
+            sharding: sharding.clone(),
+            table: Arc::default(),
+            dry: false,
+        }
+    }
+
+    /// A builder for an ordinary model on one device, in f32.
+    pub fn single(device: &Device) -> Self {
+        Self::new(device, DType::F32, 0, &Sharding::single())
+    }
+
+    /// A builder of modules whose parameters are known but never allocated, at any size.
+    pub fn dry(device: &Device, dtype: DType, sharding: &Arc<Sharding>) -> Self {
+        Self { dry: true, ..Self::new(device, dtype, 0, sharding) }
+    }
+
+    /// The builder of the field `name`.
+    pub fn at(&self, name: impl std::fmt::Display) -> Self {
+        let path = if self.path.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.path)
+        };
+        Self { path, ..self.clone() }
+    }
+
+    /// The same builder for values that run along `stream`.
+    pub fn on(&self, stream: Axis) -> Self {
+        Self { stream, ..self.clone() }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The dtype of parameters.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The mesh axes that cut the stream.
+    fn stream_cuts(&self) -> Vec<MeshAxis> {
+        self.sharding.cuts(self.stream)
+    }
+
+    /// The mesh axes over which the gradient of a parameter that is not cut itself is partial: those
+    /// whose ranks saw other samples, or another part of the tokens.
+    fn partial(&self) -> Vec<MeshAxis> {
+        let mut axes = self.sharding.cuts(Axis::Batch);
+        let heads = self.sharding.cuts(Axis::Heads);
+        // Text is whole everywhere, but each rank's queries, a part of the tokens, saw it. Where the
+        // heads are cut, the entry of the layer has already summed its gradient.
+        let text = self.stream == Axis::Text;
+        axes.extend(
+            self.sharding
+                .cuts(Axis::Seq)
+                .into_iter()
+                .filter(|axis| !(text && heads.contains(axis))),
+        );
+        axes
+    }
+
+    /// Creates a parameter, already cut: no rank ever holds the whole.
+    pub fn param<const D: usize>(
+        &self,
+        name: &str,
+        dims: [Extent; D],
+        init: Init,
+    ) -> Param<Tensor<D>> {
+        let path = self.at(name).path;
+        let layout =
+            Layout::new(&dims, self.sharding.plan(), self.sharding.mesh(), self.sharding.rank());
+        let id = ParamId::new();
+        let cut = layout.cut_axes();
+        let partial = self.partial().into_iter().filter(|axis| !cut.contains(axis)).collect();
+        self.table().add(id, ParamSpec { path: path.clone(), layout: layout.clone(), partial });
+        let tracked = self.device.is_autodiff();
+        if self.dry {
+            let shape = layout.local_shape();
+            return Param::uninitialized(
+                id,
+                |_, _| panic!("a dry model is looked at, not computed with"),
+                self.device.clone(),
+                tracked,
+                shape.into(),
+            );
+        }
+        let len = layout.local_shape().iter().product();
+        let values: Vec<f64> = match init {
+            Init::Constant(value) => vec![value; len],
+            Init::Normal(std) => {
+                let stream = Stream::new(self.seed, &format!("weights/{path}"));
+                let mut values = Vec::with_capacity(len);
+                layout.runs(|start, len| {
+                    let (start, end) = (start as u64, (start + len) as u64);
+                    values.extend(stream.normals(start..end).into_iter().map(|x| x * std));
+                });
+                values
+            }
+        };
+        let data = TensorData::new(values, layout.local_shape());
+        let tensor = Tensor::from_data(data, (&self.device, self.dtype));
+        // Tracked-ness is a property of the device alone, so that it is the same on every rank.
+        Param::initialized(id, if tracked { tensor.require_grad() } else { tensor })
+    }
+
+    /// What a value must pass before layers cut along `axis` read it, and over which group: `Copy`,
+    /// or a gather of the tokens where the same ranks hold parts of them.
+    pub fn entry(&self, axis: Axis) -> (Edge, Group) {
+        self.edge(axis, Edge::Copy, Edge::Gather)
+    }
+
+    /// What the output of a layer that contracted a cut `axis` must pass: a sum, scattered over the
+    /// tokens where the same ranks hold parts of them.
+    pub fn exit(&self, axis: Axis) -> (Edge, Group) {
+        self.edge(axis, Edge::Reduce, Edge::Scatter)
+    }
+
+    fn edge(&self, axis: Axis, whole: Edge, parts: Edge) -> (Edge, Group) {
+        let cuts = self.sharding.cuts(axis);
+        let shared = cuts.iter().any(|axis| self.stream_cuts().contains(axis));
+        (if shared { parts } else { whole }, self.sharding.group(&cuts))
+    }
+
+    /// The group that cuts the stream.
+    pub fn stream_group(&self) -> Group {
+        self.sharding.group(&self.stream_cuts())
+    }
+
+    /// The parameters created so far, by this builder and all that came of the same one.
+    pub fn table(&self) -> MutexGuard<'_, ParamTable> {
+        self.table.lock().expect("no code panics while it holds the table")
+    }
+}
+
+/// One side of a cut layer, on values `[B, tokens, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// The tokens are whole: gradients are summed on the way back.
+    Copy,
+    /// The tokens are cut over the same ranks: they are gathered.
+    Gather,
+    /// The tokens stay whole: partial sums are added.
+    Reduce,
+    /// The tokens are cut over the same ranks: partial sums are added and scattered.
+    Scatter,
+}
+
+impl Edge {
+    /// The collective for a sequence of `tokens` tokens in all.
+    pub fn collective(self, tokens: usize) -> Collective {
+        let (dim, whole) = (1, tokens);
+        match self {
+            Edge::Copy => Collective::Copy,
+            Edge::Gather => Collective::AllGather { dim, whole },
+            Edge::Reduce => Collective::AllReduce,
+            Edge::Scatter => Collective::ReduceScatter { dim, whole },
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Burn meets the mesh: one differentiable collective, the builder that creates parameters already
+//! cut, and the reduction of gradients.
+//!
+//! Separate so that layers can be written against Burn, and transports against bytes, and only this
+//! crate knows both. It deliberately has no layers, no optimizer and no model.
+//!
+//! # Kinds of value
+//! On each mesh axis a value is **R**eplicated and used differently on each rank, **I**nvariant (the
+//! same computation everywhere), **V**arying (a cut) or a **P**artial sum. Gradients have the dual
+//! kinds: R and P swap, I and V stay. Every collective maps kinds, and its adjoint is a collective
+//! too ([`Collective::adjoint`]), so one `Backward` serves them all.
+//!
+//! # Failures
+//! A collective inside a differentiable graph cannot return a `Result`; it panics with the
+//! [`kinora_comm::CommError`] as its payload, which the launcher of the rank turns back into that
+//! error. Everything outside a graph returns it.
+
+mod collective;
+mod cx;
+mod gradients;
+mod group;
+mod params;
+mod sharding;
+mod wire;
+
+pub use collective::Collective;
+pub use cx::{Cx, Edge, Init};
+pub use gradients::Gradients;
+pub use group::Group;
+pub use params::{ParamSpec, ParamTable};
+pub use sharding::{ShardError, Sharding};

@@ -1,0 +1,64 @@
+//! What is known of each parameter besides its value.
+
+use burn::module::ParamId;
+use kinora_mesh::{Layout, MeshAxis};
+use std::collections::HashMap;
+
+/// One parameter: its name, its cut, and where its gradient is partial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamSpec {
+    /// The path of the module's fields, which is also its key in checkpoints.
+    pub path: String,
+    /// This rank's box of the whole tensor.
+    pub layout: Layout,
+    /// The mesh axes over which this rank's gradient is a partial sum.
+    pub partial: Vec<MeshAxis>,
+}
+
+impl ParamSpec {
+    /// The number of elements that this rank holds.
+    pub fn local_len(&self) -> usize {
+        self.layout.local_shape().iter().product()
+    }
+}
+
+/// All parameters of a model, in the order of their creation, which is the same on every rank.
+#[derive(Clone, Debug, Default)]
+pub struct ParamTable {
+    specs: Vec<ParamSpec>,
+    index: HashMap<ParamId, usize>,
+}
+
+impl ParamTable {
+    pub(crate) fn add(&mut self, id: ParamId, spec: ParamSpec) {
+        let taken = self.specs.iter().any(|other| other.path == spec.path);
+        assert!(!taken, "two parameters are called {}: give one of them another path", spec.path);
+        self.index.insert(id, self.specs.len());
+        self.specs.push(spec);
+    }
+
+    /// All parameters, in order of creation.
+    pub fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    /// The place of a parameter in [`ParamTable::specs`].
+    ///
+    /// # Panics
+    /// If the parameter was not created through a [`crate::Cx`], which would leave it unsharded.
+    pub fn index(&self, id: ParamId) -> usize {
+        *self.index.get(&id).unwrap_or_else(|| {
+            panic!("a parameter was not created by Cx::param, so nothing is known of its cut")
+        })
+    }
+
+    /// The elements of the whole model.
+    pub fn whole_len(&self) -> usize {
+        self.specs.iter().map(|spec| spec.layout.shape.iter().product::<usize>()).sum()
+    }
+
+    /// The elements that this rank holds.
+    pub fn local_len(&self) -> usize {
+        self.specs.iter().map(ParamSpec::local_len).sum()
+    }
+}

@@ -1,0 +1,73 @@
+//! What ends a training run.
+
+use kinora_ckpt::CkptError;
+use kinora_comm::CommError;
+use kinora_data::DataError;
+use kinora_models::autoencoder::ShapeError;
+use kinora_shard::ShardError;
+use kinora_track::TrackError;
+use thiserror::Error;
+
+/// Why training stopped.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CkptError),
+    /// The records.
+    #[error(transparent)]
+    Track(#[from] TrackError),
+    /// A peer.
+    #[error(transparent)]
+    Comm(#[from] CommError),
+    /// The plan.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The autoencoder.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A batch that the mesh cannot share.
+    #[error("a global batch of {batch} samples of {bucket} cannot be shared by {shares} data groups x {accumulate} micro-batches\n  help: make data.buckets' batch a multiple of {}", shares * accumulate)]
+    Batch {
+        /// The global batch.
+        batch: usize,
+        /// The bucket.
+        bucket: String,
+        /// Data groups.
+        shares: usize,
+        /// Micro-batches.
+        accumulate: usize,
+    },
+    /// A loss that is not a number.
+    #[error("step {step}: the loss is {loss} and the gradient's norm {norm}\n  help: lower train.optim.lr, or start again from the last checkpoint with other data")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// The norm.
+        norm: f64,
+    },
+    /// A checkpoint that saw other data.
+    #[error("the checkpoint of step {step} was trained on other data ({was}), and data.paths now hold {is}\n  help: restore the data, or train into another folder")]
+    OtherData {
+        /// The step.
+        step: u64,
+        /// What it saw.
+        was: String,
+        /// What there is.
+        is: String,
+    },
+    /// Metadata of a checkpoint that cannot be read.
+    #[error("the checkpoint's metadata lacks {what}\n  help: it was written by another version; train into another folder")]
+    Meta {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A preview that failed.
+    #[error("a preview failed: {0}")]
+    Preview(String),
+}

@@ -1,0 +1,25 @@
+//! The training loop: batches in, a trained model and its records out.
+//!
+//! Separate from generation, so that neither grows into the other; both drive the same sharded
+//! model. A [`Trainer`] takes batches of latents from anywhere and knows no files; [`train`] feeds it
+//! from shards, and keeps checkpoints and records.
+
+mod adamw;
+mod batch;
+mod config;
+mod error;
+mod fit;
+mod run;
+mod save;
+mod source;
+mod trainer;
+
+pub use adamw::AdamW;
+pub use batch::LatentBatch;
+pub use config::{Decay, OptimConfig, TrainConfig};
+pub use error::TrainError;
+pub use fit::fit_pca;
+pub use run::{Hooks, Outcome, Run, checkpoints, train};
+pub use save::{restore_weights, Weights};
+pub use source::{Source, videos};
+pub use trainer::{Report, Trainer};

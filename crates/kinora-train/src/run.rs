@@ -1,0 +1,247 @@
+//! The loop: batches to steps, with records, checkpoints and previews.
+
+use crate::{LatentBatch, Source, TrainConfig, TrainError, Trainer};
+use burn::tensor::{DType, Device};
+use kinora_ckpt::{Checkpoint, latest};
+use kinora_data::Catalog;
+use kinora_models::TextToVideo;
+use kinora_models::autoencoder::Autoencoder;
+use kinora_models::bytes::BytesConfig;
+use kinora_models::movie_gen::MovieGenConfig;
+use kinora_shard::Sharding;
+use kinora_track::{Console, Tracker};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// All that a training run needs, ready to use.
+pub struct Run {
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// The `[train]` table.
+    pub config: TrainConfig,
+    /// The transformer.
+    pub video: MovieGenConfig,
+    /// The text encoder.
+    pub text: BytesConfig,
+    /// The seed of weights, noise, times and dropout.
+    pub seed: u64,
+    /// The data.
+    pub catalog: Arc<Catalog>,
+    /// The autoencoder, fitted or loaded.
+    pub autoencoder: Arc<dyn Autoencoder>,
+    /// The device of every rank.
+    pub device: Device,
+    /// The dtype of weights and computation.
+    pub dtype: DType,
+    /// What shows progress.
+    pub console: Console,
+}
+
+/// What a run does besides training.
+pub trait Hooks: Sync {
+    /// Makes preview videos with the averaged model; every rank calls it.
+    ///
+    /// # Errors
+    /// Anything that should stop the run, in words.
+    fn preview(&self, model: &TextToVideo, step: u64, sharding: &Arc<Sharding>) -> Result<(), String>;
+}
+
+/// How a run ended; the same on every rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// The last step.
+    pub step: u64,
+    /// The step it went on from, 0 for a new run.
+    pub from: u64,
+    /// The mean loss of the last hundred steps.
+    pub loss: f64,
+    /// Seconds of training.
+    pub seconds: f64,
+}
+
+// One line of metrics.jsonl.
+#[derive(Serialize)]
+struct Row {
+    step: u64,
+    time: f64,
+    loss: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_video: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_image: Option<f64>,
+    lr: f64,
+    grad_norm: f64,
+    samples_per_second: f64,
+    tokens_per_second: f64,
+    step_seconds: f64,
+    data_seconds: f64,
+    epoch: u64,
+    skipped: u64,
+}
+
+/// The folder of a run's checkpoints.
+pub fn checkpoints(dir: &Path) -> PathBuf {
+    dir.join("checkpoints")
+}
+
+/// Trains, from the newest checkpoint of the run's folder if it holds one; every rank calls it.
+///
+/// # Errors
+/// The first thing that goes wrong; see [`TrainError`].
+///
+/// # Panics
+/// With a `CommError` as payload if a peer fails inside a graph.
+pub fn train(
+    run: &Run,
+    sharding: &Arc<Sharding>,
+    hooks: &dyn Hooks,
+) -> Result<Outcome, TrainError> {
+    let config = &run.config;
+    share_batches(run, sharding)?;
+    let device = (&run.device, run.dtype);
+    let mut trainer = Trainer::new(config, &run.video, &run.text, run.seed, device, sharding);
+    let root = checkpoints(&run.dir);
+    let fingerprint = fingerprint(&run.catalog);
+    let from = match latest(&root)? {
+        Some(path) => {
+            let checkpoint = Checkpoint::open(&path)?;
+            let was = checkpoint.meta()["data"].as_str().ok_or(TrainError::Meta { what: "data" })?;
+            if was != fingerprint {
+                let (was, is) = (was.to_string(), fingerprint);
+                return Err(TrainError::OtherData { step: checkpoint.step(), was, is });
+            }
+            trainer.restore(&checkpoint)?;
+            trainer.step()
+        }
+        None => 0,
+    };
+    // Nobody may begin a save before all have read.
+    sharding.world().barrier("checkpoint read")?;
+    let meta = json!({ "data": fingerprint, "seed": run.seed, "mesh": sharding.mesh() });
+    let mut records = Records::open(run, from, sharding.rank())?;
+    let mut source =
+        Source::open(&run.catalog, sharding, from, &run.autoencoder, &run.device)?;
+    while trainer.step() < config.steps {
+        let started = Instant::now();
+        let batch = source.next()?;
+        let data_seconds = started.elapsed().as_secs_f64();
+        let report = trainer.train(&batch)?;
+        let times = (started.elapsed().as_secs_f64(), data_seconds);
+        records.step(&batch, report, times, trainer.model().config())?;
+        for skipped in source.newly_skipped() {
+            records.note(&skipped)?;
+        }
+        let step = report.step;
+        let last = step == config.steps;
+        let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
+        if due(config.checkpoint_every) || last {
+            save(&trainer, &root, &meta, config.keep)?;
+        }
+        if due(config.preview_every) {
+            let preview = hooks.preview(&trainer.averaged(), step, sharding);
+            preview.map_err(TrainError::Preview)?;
+        }
+    }
+    records.finish(trainer.step(), from)
+}
+
+fn save(trainer: &Trainer, root: &Path, meta: &Value, keep: usize) -> Result<(), TrainError> {
+    trainer.save(root, meta, keep)?;
+    Ok(())
+}
+
+/// The samples of each bucket, by which a checkpoint knows its data again.
+fn fingerprint(catalog: &Catalog) -> String {
+    let samples: Vec<String> = catalog
+        .config()
+        .buckets
+        .iter()
+        .zip(catalog.samples())
+        .map(|(bucket, samples)| format!("{samples} of {bucket}"))
+        .collect();
+    samples.join(", ")
+}
+
+/// Every bucket's batch must be shared evenly, or results would depend on the mesh.
+fn share_batches(run: &Run, sharding: &Sharding) -> Result<(), TrainError> {
+    let (_, shares) = sharding.share();
+    let accumulate = run.config.accumulate;
+    for bucket in &run.catalog.config().buckets {
+        if bucket.batch % (shares * accumulate) != 0 {
+            let (batch, bucket) = (bucket.batch, bucket.to_string());
+            return Err(TrainError::Batch { batch, bucket, shares, accumulate });
+        }
+    }
+    Ok(())
+}
+
+/// What rank 0 writes down.
+struct Records {
+    tracker: Option<Tracker>,
+    started: Instant,
+    recent: Vec<f64>,
+}
+
+impl Records {
+    fn open(run: &Run, from: u64, rank: usize) -> Result<Self, TrainError> {
+        let resume = (from > 0).then_some(from);
+        let tracker = if rank == 0 {
+            Some(Tracker::open(&run.dir, resume, run.config.steps, run.console)?)
+        } else {
+            None
+        };
+        Ok(Self { tracker, started: Instant::now(), recent: vec![] })
+    }
+
+    fn step(
+        &mut self,
+        batch: &LatentBatch,
+        report: crate::Report,
+        (step_seconds, data_seconds): (f64, f64),
+        model: &MovieGenConfig,
+    ) -> Result<(), TrainError> {
+        self.recent.push(report.loss);
+        if self.recent.len() > 100 {
+            self.recent.remove(0);
+        }
+        let Some(tracker) = &mut self.tracker else {
+            return Ok(());
+        };
+        let [_, _, t, h, w] = batch.latents.dims();
+        let tokens = batch.global * model.grid([t, h, w]).iter().product::<usize>();
+        tracker.step(&Row {
+            step: report.step,
+            time: self.started.elapsed().as_secs_f64(),
+            loss: report.loss,
+            loss_video: (!batch.image).then_some(report.loss),
+            loss_image: batch.image.then_some(report.loss),
+            lr: report.rate,
+            grad_norm: report.norm,
+            samples_per_second: batch.global as f64 / step_seconds,
+            tokens_per_second: tokens as f64 / step_seconds,
+            step_seconds,
+            data_seconds,
+            epoch: batch.epoch,
+            skipped: batch.skipped,
+        })?;
+        Ok(())
+    }
+
+    fn note(&mut self, text: &str) -> Result<(), TrainError> {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.note(text)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self, step: u64, from: u64) -> Result<Outcome, TrainError> {
+        if let Some(tracker) = self.tracker {
+            tracker.finish()?;
+        }
+        let loss = self.recent.iter().sum::<f64>() / self.recent.len().max(1) as f64;
+        Ok(Outcome { step, from, loss, seconds: self.started.elapsed().as_secs_f64() })
+    }
+}

@@ -1,0 +1,163 @@
+//! Batches of latents for a data group: one rank loads, decodes and encodes, and the others receive.
+
+use crate::{LatentBatch, TrainError};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use kinora_comm::HostBuffer;
+use kinora_data::{Batch, Catalog, Loader, Part};
+use kinora_media::Clip;
+use kinora_models::autoencoder::Autoencoder;
+use kinora_shard::{Group, Sharding};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where a rank's batches come from.
+pub struct Source {
+    loader: Option<Loader>,
+    group: Group,
+    autoencoder: Arc<dyn Autoencoder>,
+    device: Device,
+    named: usize,
+}
+
+// What travels besides the latents.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    step: u64,
+    global: usize,
+    first: u64,
+    shape: [usize; 5],
+    captions: Vec<String>,
+    image: bool,
+    epoch: u64,
+    skipped: u64,
+}
+
+impl Source {
+    /// Opens the source at a step; every rank calls it. The first rank of each data group opens the
+    /// shards.
+    ///
+    /// # Errors
+    /// Those of the data.
+    pub fn open(
+        catalog: &Arc<Catalog>,
+        sharding: &Sharding,
+        first_step: u64,
+        autoencoder: &Arc<dyn Autoencoder>,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let group = sharding.data_group();
+        let (index, of) = sharding.share();
+        let loader = if group.rank() == 0 {
+            Some(Loader::open(catalog.clone(), Part { index, of }, first_step)?)
+        } else {
+            None
+        };
+        let (autoencoder, device) = (autoencoder.clone(), device.clone());
+        Ok(Self { loader, group, autoencoder, device, named: 0 })
+    }
+
+    /// The next step's share.
+    ///
+    /// # Errors
+    /// Those of the data, or of a peer.
+    pub fn next(&mut self) -> Result<LatentBatch, TrainError> {
+        let Some(loader) = &mut self.loader else {
+            return self.receive();
+        };
+        let batch = loader.next()?;
+        let batch = encode(&batch, loader.skipped().bad, &*self.autoencoder, &self.device);
+        self.send(&batch)?;
+        Ok(batch)
+    }
+
+    /// What could not be decoded since the last call, in words.
+    pub fn newly_skipped(&mut self) -> Vec<String> {
+        let Some(loader) = &self.loader else {
+            return vec![];
+        };
+        let first = &loader.skipped().first;
+        let new = first.iter().skip(self.named);
+        let new = new.map(|skip| format!("skipped {}: {}", skip.id, skip.reason)).collect();
+        self.named = first.len();
+        new
+    }
+
+    fn send(&self, batch: &LatentBatch) -> Result<(), TrainError> {
+        if self.group.size() == 1 {
+            return Ok(());
+        }
+        let header = Header {
+            step: batch.step,
+            global: batch.global,
+            first: batch.first,
+            shape: batch.latents.dims(),
+            captions: batch.captions.clone(),
+            image: batch.image,
+            epoch: batch.epoch,
+            skipped: batch.skipped,
+        };
+        let header = serde_json::to_vec(&header).expect("a header of numbers and strings");
+        self.group.broadcast(HostBuffer::U8(header), "batch header")?;
+        let latents = batch.latents.to_data().try_into_vec::<f32>().expect("latents are f32");
+        self.group.broadcast(HostBuffer::F32(latents), "batch latents")?;
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<LatentBatch, TrainError> {
+        let header = self.group.broadcast(HostBuffer::U8(vec![]), "batch header")?;
+        let latents = self.group.broadcast(HostBuffer::F32(vec![]), "batch latents")?;
+        let (HostBuffer::U8(header), HostBuffer::F32(latents)) = (header, latents) else {
+            unreachable!("a broadcast keeps the element type");
+        };
+        let header: Header = serde_json::from_slice(&header).expect("what send has written");
+        let data = TensorData::new(latents, header.shape);
+        Ok(LatentBatch {
+            step: header.step,
+            global: header.global,
+            first: header.first,
+            latents: Tensor::from_data(data, (&self.device, DType::F32)),
+            captions: header.captions,
+            image: header.image,
+            epoch: header.epoch,
+            skipped: header.skipped,
+        })
+    }
+}
+
+fn encode(
+    batch: &Batch,
+    skipped: u64,
+    autoencoder: &dyn Autoencoder,
+    device: &Device,
+) -> LatentBatch {
+    let clips: Vec<&Clip> = batch.samples.iter().map(|sample| &sample.clip).collect();
+    LatentBatch {
+        step: batch.step,
+        global: batch.bucket.batch,
+        first: batch.samples[0].position,
+        latents: autoencoder.encode(videos(&clips, device)),
+        captions: batch.samples.iter().map(|sample| sample.caption.clone()).collect(),
+        image: batch.bucket.frames == 1,
+        epoch: batch.samples.iter().map(|sample| sample.epoch).max().unwrap_or(0),
+        skipped,
+    }
+}
+
+/// Clips of one size to videos `[B, 3, T, H, W]` in -1..=1.
+///
+/// # Panics
+/// If the sizes differ, or there is no clip.
+pub fn videos(clips: &[&Clip], device: &Device) -> Tensor<5> {
+    let (t, h, w) = (clips[0].frames, clips[0].height, clips[0].width);
+    let frame = h * w;
+    let mut data = vec![0.0_f32; clips.len() * 3 * t * frame];
+    for (clip, out) in clips.iter().zip(data.chunks_exact_mut(3 * t * frame)) {
+        assert_eq!((clip.frames, clip.height, clip.width), (t, h, w), "clips of one bucket");
+        for (i, pixel) in clip.rgb.chunks_exact(3).enumerate() {
+            for (channel, &value) in pixel.iter().enumerate() {
+                out[channel * t * frame + i] = f32::from(value) / 127.5 - 1.0;
+            }
+        }
+    }
+    Tensor::from_data(TensorData::new(data, [clips.len(), 3, t, h, w]), (device, DType::F32))
+}

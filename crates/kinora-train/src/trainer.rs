@@ -1,0 +1,231 @@
+//! One training step: noise, loss, gradients, reduction, update.
+
+use crate::{AdamW, LatentBatch, TrainConfig, TrainError};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use kinora_flow::noise;
+use kinora_mesh::rng::Stream;
+use kinora_models::TextToVideo;
+use kinora_models::bytes::BytesConfig;
+use kinora_models::movie_gen::MovieGenConfig;
+use kinora_shard::{Cx, Gradients, ParamTable, Sharding};
+use std::sync::Arc;
+
+/// A model in training on one rank: its part of the weights, their average, and the optimizer.
+pub struct Trainer {
+    pub(crate) config: TrainConfig,
+    pub(crate) seed: u64,
+    pub(crate) dtype: DType,
+    pub(crate) device: Device,
+    pub(crate) sharding: Arc<Sharding>,
+    pub(crate) model: TextToVideo,
+    pub(crate) table: ParamTable,
+    pub(crate) optimizer: AdamW,
+    pub(crate) average: Vec<Tensor<1>>,
+    pub(crate) step: u64,
+}
+
+/// What a step did; the same on every rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The mean loss of the global batch.
+    pub loss: f64,
+    /// The gradient's norm before clipping.
+    pub norm: f64,
+    /// The learning rate.
+    pub rate: f64,
+}
+
+impl Trainer {
+    /// A model at step 0, on a plain device; training makes its own autodiff one of it.
+    pub fn new(
+        config: &TrainConfig,
+        video: &MovieGenConfig,
+        text: &BytesConfig,
+        seed: u64,
+        (device, dtype): (&Device, DType),
+        sharding: &Arc<Sharding>,
+    ) -> Self {
+        let cx = Cx::new(&device.clone().autodiff(), dtype, seed, sharding);
+        let model = TextToVideo::new(&cx, video, text);
+        let table = cx.table().clone();
+        let params = flat_params(&model, &table);
+        Self {
+            config: config.clone(),
+            seed,
+            dtype,
+            device: device.clone(),
+            sharding: sharding.clone(),
+            optimizer: AdamW::new(&params),
+            average: params,
+            model,
+            table,
+            step: 0,
+        }
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// What is known of the parameters.
+    pub fn table(&self) -> &ParamTable {
+        &self.table
+    }
+
+    /// The model in training.
+    pub fn model(&self) -> &TextToVideo {
+        &self.model
+    }
+
+    /// The model of averaged weights, without gradients: the one that generates.
+    pub fn averaged(&self) -> TextToVideo {
+        let mut load = Load { table: &self.table, flat: &self.average, train: false };
+        self.model.clone().map(&mut load)
+    }
+
+    /// The loss of this rank's samples and its gradients, summed over the global count but not yet
+    /// over ranks. `batch` is this data group's share.
+    pub fn gradients(&self, batch: &LatentBatch) -> (f64, Gradients) {
+        let [b, c, t, h, w] = batch.latents.dims();
+        let share = b / self.config.accumulate;
+        let mut total: Option<(f64, Gradients)> = None;
+        for micro in 0..self.config.accumulate {
+            let range = micro * share..(micro + 1) * share;
+            let latents = batch.latents.clone().narrow(0, range.start, share).cast(self.dtype);
+            let positions: Vec<u64> = range.clone().map(|i| batch.first + i as u64).collect();
+            let (noise, times) = self.draw(batch.step, &positions, [c, t, h, w]);
+            let captions = self.drop_captions(batch.step, &positions, &batch.captions[range]);
+            let on = |x: Tensor<5>| x.autodiff();
+            let path = self.config.path;
+            let at = path.at(latents.clone(), noise.clone(), times.clone());
+            let target = path.velocity(latents, noise);
+            let velocity = self.model.forward(on(at), times.autodiff(), &captions);
+            // A local sum over a global count: the sum over ranks is the mean of the whole batch.
+            let count = (batch.global * c * t * h * w) as f64;
+            let loss = (velocity - on(target)).square().sum() / count;
+            let value = loss.clone().into_scalar::<f64>();
+            let gradients = Gradients::take(&self.model, &self.table, &mut loss.backward());
+            total = Some(match total {
+                Some((sum, all)) => (sum + value, all.add(gradients)),
+                None => (value, gradients),
+            });
+        }
+        total.expect("a step has at least one micro-batch")
+    }
+
+    /// One step on this data group's share of the global batch.
+    ///
+    /// # Errors
+    /// If the loss is not a number, or a peer fails.
+    ///
+    /// # Panics
+    /// With a `CommError` as payload if a peer fails inside the graph.
+    pub fn train(&mut self, batch: &LatentBatch) -> Result<Report, TrainError> {
+        let (loss, gradients) = self.gradients(batch);
+        let batch_axes = self.sharding.cuts(kinora_mesh::Axis::Batch);
+        let loss = self.sharding.group(&batch_axes).sum(vec![loss], "loss")?[0];
+        let gradients = gradients.reduce(&self.table, &self.sharding);
+        let norm = gradients.norm(&self.table, &self.sharding)?;
+        let step = self.step + 1;
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(TrainError::Diverged { step, loss, norm });
+        }
+        let clip = self.config.optim.clip;
+        let gradients = if norm > clip { gradients.scale(clip / norm) } else { gradients };
+        let rate = self.config.optim.rate(step, self.config.steps);
+        self.update(&gradients, step, rate);
+        self.step = step;
+        Ok(Report { step, loss, norm, rate })
+    }
+
+    fn update(&mut self, gradients: &Gradients, step: u64, rate: f64) {
+        let optim = self.config.optim.clone();
+        let params = flat_params(&self.model, &self.table);
+        let mut updated = Vec::with_capacity(params.len());
+        for (index, (param, gradient)) in params.into_iter().zip(gradients.flat()).enumerate() {
+            let decay = self.table.specs()[index].layout.shape.len() > 1;
+            let param = self.optimizer.update(
+                index,
+                param,
+                gradient.clone(),
+                decay,
+                (step, rate),
+                &optim,
+            );
+            let average = self.average[index].clone();
+            // The average's first steps must not be those of the random start.
+            let keep = optim.ema.min(step as f64 / (step as f64 + 10.0));
+            self.average[index] = average * keep + param.clone() * (1.0 - keep);
+            updated.push(param);
+        }
+        let mut load = Load { table: &self.table, flat: &updated, train: true };
+        self.model = self.model.clone().map(&mut load);
+    }
+
+    /// The noise `[B, C, T, H, W]` and the times `[B]` of samples of the global batch.
+    fn draw(&self, step: u64, positions: &[u64], shape: [usize; 4]) -> (Tensor<5>, Tensor<1>) {
+        let len = shape.iter().product();
+        let noise: Vec<f64> = positions
+            .iter()
+            .flat_map(|&position| noise(self.seed, "noise", step, position, len))
+            .collect();
+        let times: Vec<f64> = positions
+            .iter()
+            .map(|&position| self.config.times.draw(self.seed, step, position))
+            .collect();
+        let [c, t, h, w] = shape;
+        let options = (&self.device, self.dtype);
+        (
+            Tensor::from_data(TensorData::new(noise, [positions.len(), c, t, h, w]), options.clone()),
+            Tensor::from_data(TensorData::new(times, [positions.len()]), options),
+        )
+    }
+
+    fn drop_captions(&self, step: u64, positions: &[u64], captions: &[String]) -> Vec<String> {
+        let stream = Stream::new(self.seed, "caption dropout").at(step);
+        let kept = |position: u64| stream.uniform(position) >= self.config.caption_dropout;
+        positions
+            .iter()
+            .zip(captions)
+            .map(|(&position, caption)| if kept(position) { caption.clone() } else { String::new() })
+            .collect()
+    }
+}
+
+/// All parameters of this rank, flat, without gradients, in the order of the table.
+pub(crate) fn flat_params(model: &TextToVideo, table: &ParamTable) -> Vec<Tensor<1>> {
+    struct Read<'a>(&'a ParamTable, Vec<Option<Tensor<1>>>);
+    impl ModuleVisitor for Read<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let flat = param.val().inner().reshape([-1]);
+            self.1[self.0.index(param.id)] = Some(flat);
+        }
+    }
+    let mut read = Read(table, vec![None; table.specs().len()]);
+    model.visit(&mut read);
+    let flat = read.1.into_iter().zip(table.specs());
+    flat.map(|(param, spec)| {
+        param.unwrap_or_else(|| panic!("parameter {} is not a field of the model", spec.path))
+    })
+    .collect()
+}
+
+/// Puts flat values into a model.
+pub(crate) struct Load<'a> {
+    pub(crate) table: &'a ParamTable,
+    pub(crate) flat: &'a [Tensor<1>],
+    pub(crate) train: bool,
+}
+
+impl ModuleMapper for Load<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, old, _) = param.consume();
+        let value: Tensor<D> = self.flat[self.table.index(id)].clone().reshape(old.dims());
+        let value = if self.train { value.autodiff().require_grad() } else { value };
+        Param::initialized(id, value)
+    }
+}

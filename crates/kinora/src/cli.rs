@@ -1,0 +1,191 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Train, fine-tune and run flow-matching video transformers, on one CPU or sharded.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "\
+Exit codes: 0 done, 1 something failed on the way, 2 the input does not work,
+70 a rank hung and had to be ended.
+
+Start here:  kinora train configs/quickstart.toml")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Train a model, or go on with a run that was stopped
+    Train(Train),
+    /// Make a video, or an image, from a prompt
+    Generate(Generate),
+    /// Score a run's videos with rules that need no learning
+    Eval(Eval),
+    /// Show the mesh, how each weight is cut, and the bytes per rank, without starting anything
+    Plan(Plan),
+    /// Make a data set, or look into one
+    #[command(subcommand)]
+    Data(Data),
+    /// Show what a run has done, and check its checkpoints
+    Inspect(Inspect),
+    /// Show what this machine has and lacks
+    Doctor(Doctor),
+}
+
+/// A configuration file and changes to it.
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    /// The run's configuration
+    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Changes {
+    /// Change a setting, e.g. --set train.steps=200 or --set 'plan.seq=["tp"]'
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Train {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Generate {
+    /// The folder of a run
+    pub(crate) run: PathBuf,
+    /// What to show
+    #[arg(long, short)]
+    pub(crate) prompt: String,
+    /// Where to: .mp4 for a video (a contact sheet, .png, is written beside it), .png or .jpg for an
+    /// image
+    #[arg(long, short)]
+    pub(crate) out: PathBuf,
+    /// The length of the video; longer than trained is made of overlapping windows
+    #[arg(long)]
+    pub(crate) seconds: Option<f64>,
+    /// Other seeds make other videos
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Steps of the solver, instead of the configuration's
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Strength of the prompt, instead of the configuration's; 1 is none
+    #[arg(long)]
+    pub(crate) guidance: Option<f64>,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Eval {
+    /// The folder of a run
+    pub(crate) run: PathBuf,
+    /// Prompts with held-out combinations, and as many without
+    #[arg(long, default_value_t = 104)]
+    pub(crate) prompts: usize,
+    /// Other seeds draw other prompts and other noise
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Write a contact sheet of some of the videos here (.png)
+    #[arg(long)]
+    pub(crate) sheet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// Make a data set of moving shapes with captions
+    #[command(subcommand)]
+    Make(Make),
+    /// Show what a data set holds, and how the configuration's buckets take it
+    Inspect(DataInspect),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Make {
+    /// Moving coloured shapes, in Parquet shards of MP4, PNG and JPEG
+    Shapes(Shapes),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Shapes {
+    /// The folder to make
+    #[arg(long, short)]
+    pub(crate) out: PathBuf,
+    /// Videos
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) videos: u64,
+    /// Images
+    #[arg(long, default_value_t = 1500)]
+    pub(crate) images: u64,
+    /// How far from the middle objects are placed, in pixels of a 32-pixel frame: 3 is easy, 99 is
+    /// anywhere they fit
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) freedom: f64,
+    /// Frames of a video
+    #[arg(long, default_value_t = 16)]
+    pub(crate) frames: usize,
+    /// Height and width in pixels
+    #[arg(long, default_value_t = 32)]
+    pub(crate) size: usize,
+    /// Other seeds draw other samples
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DataInspect {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// The folder of a run
+    pub(crate) run: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,121 @@
+//! A run's configuration: what was typed, and what follows from it.
+//!
+//! [`RunConfig`] is plain data with no key unknown; [`RunConfig::check`] looks only at the data
+//! itself, never at the world.
+
+mod model;
+mod read;
+mod section;
+
+pub(crate) use model::ModelSection;
+pub(crate) use read::{read, read_run};
+pub(crate) use section::{AutoencoderSection, PreviewSection, RunSection};
+
+use crate::failure::{Failure, OrInput, Outcome};
+use kinora_data::DataConfig;
+use kinora_generate::SampleConfig;
+use kinora_mesh::{Axis, Mesh, Plan};
+use kinora_models::bytes::BytesConfig;
+use kinora_models::movie_gen::MovieGenConfig;
+use kinora_shapes::ShapesConfig;
+use kinora_train::TrainConfig;
+use serde::{Deserialize, Serialize};
+
+/// All tables of a run's file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunConfig {
+    /// Where the run lives, and how it computes.
+    pub(crate) run: RunSection,
+    /// The ranks.
+    #[serde(default)]
+    pub(crate) mesh: Mesh,
+    /// What is cut on which axis of the mesh.
+    #[serde(default)]
+    pub(crate) plan: Plan,
+    /// The transformer.
+    pub(crate) model: ModelSection,
+    /// The byte encoder that is trained with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<BytesConfig>,
+    /// The autoencoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) autoencoder: Option<AutoencoderSection>,
+    /// The data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<DataConfig>,
+    /// How the data is made, if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shapes: Option<ShapesConfig>,
+    /// Training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) train: Option<TrainConfig>,
+    /// Videos made while training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) preview: Option<PreviewSection>,
+    /// Sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sample: Option<SampleConfig>,
+}
+
+impl RunConfig {
+    /// The transformer's sizes.
+    pub(crate) fn video(&self) -> Outcome<MovieGenConfig> {
+        self.model.resolve(self.text.as_ref(), self.autoencoder.as_ref())
+    }
+
+    /// Checks everything that needs no look at the world.
+    pub(crate) fn check(&self) -> Outcome {
+        self.plan.check(&self.mesh).or_input()?;
+        let video = self.video()?;
+        video.check(&self.plan, &self.mesh).or_input()?;
+        self.run.check()?;
+        if let Some(text) = &self.text {
+            if text.width == 0 || text.heads == 0 || text.ffn == 0 || text.max_bytes == 0 {
+                return Err(Failure::input("a size in [text] is 0\n  help: width, heads, ffn and max_bytes are at least 1"));
+            }
+            if !text.width.is_multiple_of(text.heads) {
+                return Err(Failure::input(format!(
+                    "text.width = {} cannot be shared by text.heads = {}\n  help: make width a multiple of heads",
+                    text.width, text.heads
+                )));
+            }
+            let heads = Axis::Heads.of(text.width).by(text.width / text.heads);
+            self.plan.check_even("text.heads", heads, &self.mesh).or_input()?;
+            self.plan.check_even("text.ffn", Axis::Hidden.of(text.ffn), &self.mesh).or_input()?;
+        }
+        if let Some(data) = &self.data {
+            data.validate().or_input()?;
+            if let Some(autoencoder) = &self.autoencoder {
+                autoencoder.check(data, &video)?;
+            }
+        }
+        if let Some(train) = &self.train {
+            section::check_train(train)?;
+            let prompts = self.preview.as_ref().map_or(0, |preview| preview.prompts.len());
+            match (train.preview_every, prompts) {
+                (0, 1..) => {
+                    return Err(Failure::input("preview.prompts has no effect: train.preview_every = 0\n  help: set train.preview_every, or remove [preview]"));
+                }
+                (1.., 0) => {
+                    return Err(Failure::input("train.preview_every has no effect: there are no preview.prompts\n  help: add [preview] with prompts, or set train.preview_every = 0"));
+                }
+                _ => {}
+            }
+        }
+        if let Some(sample) = &self.sample {
+            sample.check(video.max_latent[0]).or_input()?;
+        }
+        if self.shapes.is_some() && self.data.as_ref().is_none_or(|data| data.paths.len() != 1) {
+            return Err(Failure::input("[shapes] makes the folder of data.paths, so that must name exactly one\n  help: name one folder, or remove [shapes]"));
+        }
+        Ok(())
+    }
+
+    /// A table that a verb cannot do without.
+    pub(crate) fn need<'a, T>(&self, table: &'a Option<T>, name: &str, verb: &str) -> Outcome<&'a T> {
+        table.as_ref().ok_or_else(|| {
+            Failure::input(format!("`kinora {verb}` needs the table [{name}]\n  help: add it; configs/quickstart.toml has one with comments"))
+        })
+    }
+}

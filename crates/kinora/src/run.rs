@@ -1,0 +1,83 @@
+//! A trained run, ready to sample: its configuration, autoencoder and newest checkpoint.
+
+use crate::autoencoder;
+use crate::config::{RunConfig, read_run};
+use crate::failure::{Failure, OrInput, Outcome};
+use burn::tensor::{DType, Device};
+use kinora_ckpt::{Checkpoint, latest};
+use kinora_data::Bucket;
+use kinora_generate::SampleConfig;
+use kinora_models::TextToVideo;
+use kinora_models::autoencoder::{Autoencoder, Pca};
+use kinora_models::bytes::BytesConfig;
+use kinora_models::movie_gen::MovieGenConfig;
+use kinora_shard::{Cx, Sharding};
+use kinora_train::{TrainError, Weights, checkpoints, restore_weights};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What sampling needs of a run; ranks share it.
+pub(crate) struct Trained {
+    pub(crate) config: RunConfig,
+    pub(crate) sample: SampleConfig,
+    pub(crate) pca: Pca,
+    pub(crate) checkpoint: Checkpoint,
+    /// The size of the videos that it was trained on.
+    pub(crate) bucket: Bucket,
+    pub(crate) device: Device,
+    video: MovieGenConfig,
+    text: BytesConfig,
+}
+
+impl Trained {
+    /// Opens the folder of a run.
+    pub(crate) fn open(run: &Path, set: &[String], verb: &str) -> Outcome<Self> {
+        let config = read_run(run, set)?;
+        let device = Device::flex();
+        let root = checkpoints(run);
+        let path = latest(&root)?.ok_or_else(|| {
+            Failure::input(format!("{} holds no checkpoint\n  help: train the run first, at least to train.checkpoint_every", root.display()))
+        })?;
+        let checkpoint = Checkpoint::open(&path)?;
+        let section = config.need(&config.autoencoder, "autoencoder", verb)?;
+        let pca = autoencoder::read(run, section, &device)?;
+        let data = config.need(&config.data, "data", verb)?;
+        let video = |bucket: &&Bucket| !bucket.is_image();
+        let bucket = *data.buckets.iter().find(video).unwrap_or(&data.buckets[0]);
+        Ok(Self {
+            sample: config.need(&config.sample, "sample", verb)?.clone(),
+            text: config.need(&config.text, "text", verb)?.clone(),
+            video: config.video()?,
+            config,
+            pca,
+            checkpoint,
+            bucket,
+            device,
+        })
+    }
+
+    /// The dtype of weights and computation.
+    pub(crate) fn dtype(&self) -> DType {
+        self.config.run.dtype.into()
+    }
+
+    /// This rank's part of the averaged model.
+    pub(crate) fn model(&self, sharding: &Arc<Sharding>) -> Result<TextToVideo, TrainError> {
+        let device = (&self.device, self.dtype());
+        let cx = Cx::new(device.0, device.1, self.config.run.seed, sharding);
+        let model = TextToVideo::new(&cx, &self.video, &self.text);
+        let table = cx.table().clone();
+        Ok(restore_weights(model, &table, &self.checkpoint, Weights::Average, device)?)
+    }
+
+    /// The latent of a video of the trained size with so many frames.
+    pub(crate) fn latent(&self, frames: usize) -> Outcome<[usize; 4]> {
+        self.pca.latent_shape([frames, self.bucket.height, self.bucket.width]).or_input()
+    }
+
+    /// Frames per second of the videos that it was trained on.
+    pub(crate) fn fps(&self) -> f64 {
+        // Only the made data set says; others are shown at Movie Gen's rate.
+        self.config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps)
+    }
+}

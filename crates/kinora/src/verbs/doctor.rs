@@ -1,0 +1,85 @@
+//! `kinora doctor`: what this machine has and lacks.
+
+use super::json;
+use crate::cli::Doctor;
+use crate::failure::Outcome;
+use burn::tensor::{Device, Distribution, Tensor};
+use serde::Serialize;
+use std::fs;
+use std::time::Instant;
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    cores: usize,
+    memory_gib: Option<f64>,
+    memory_free_gib: Option<f64>,
+    backends: Vec<&'static str>,
+    transports: Vec<&'static str>,
+    matmul_gflops: f64,
+    nvidia_driver: Option<String>,
+    problems: Vec<String>,
+}
+
+pub(crate) fn doctor(args: &Doctor) -> Outcome {
+    let memory = |key: &str| {
+        let text = fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib / (1024.0 * 1024.0))
+    };
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_gib: memory("MemTotal:"),
+        memory_free_gib: memory("MemAvailable:"),
+        backends: vec!["flex (CPU)"],
+        transports: vec!["local (ranks as threads)"],
+        matmul_gflops: matmul(),
+        nvidia_driver: fs::read_to_string("/proc/driver/nvidia/version")
+            .ok()
+            .and_then(|text| text.lines().next().map(str::to_string)),
+        problems: vec![],
+    };
+    if report.cores < 2 {
+        report.problems.push("one core: the quickstart's two ranks will take turns, so expect twice its time".into());
+    }
+    if report.memory_free_gib.is_some_and(|free| free < 2.0) {
+        report.problems.push("less than 2 GiB of memory is free, which the quickstart may need".into());
+    }
+    if report.nvidia_driver.is_some() {
+        report.problems.push("there is an NVIDIA GPU, which this version cannot use: it computes on the CPU".into());
+    }
+    if args.json {
+        json(&report);
+        return Ok(());
+    }
+    let gib = |x: Option<f64>| x.map_or("unknown".to_string(), |x| format!("{x:.1} GiB"));
+    println!("kinora {}", report.version);
+    println!("cores: {}", report.cores);
+    println!("memory: {}, {} free", gib(report.memory_gib), gib(report.memory_free_gib));
+    println!("backends: {}", report.backends.join(", "));
+    println!("transports: {}", report.transports.join(", "));
+    println!("matrix products: {:.0} GFLOP/s in f32 on all cores", report.matmul_gflops);
+    println!("NVIDIA driver: {}", report.nvidia_driver.as_deref().unwrap_or("none"));
+    if report.problems.is_empty() {
+        println!("nothing is missing for training on the CPU");
+    }
+    for problem in &report.problems {
+        println!("note: {problem}");
+    }
+    Ok(())
+}
+
+/// The rate of a product of matrices of 1,024 x 1,024, the best of a few.
+fn matmul() -> f64 {
+    const N: usize = 1024;
+    let random = || Tensor::<2>::random([N, N], Distribution::Default, &Device::flex());
+    let (a, b) = (random(), random());
+    let once = || {
+        let started = Instant::now();
+        let _ = a.clone().matmul(b.clone()).into_data();
+        2.0 * (N * N * N) as f64 / started.elapsed().as_secs_f64() / 1e9
+    };
+    (0..4).map(|_| once()).fold(0.0, f64::max)
+}

@@ -1,0 +1,220 @@
+//! `kinora generate`: a prompt to a video or an image.
+
+use super::console;
+use crate::cli::Generate;
+use crate::failure::{Failure, OrInput, OrRun, Outcome};
+use crate::ranks::on_ranks;
+use crate::run::Trained;
+use burn::tensor::Tensor;
+use kinora_generate::{Sampler, Windows, clips};
+use kinora_media::{Clip, Mp4Writer, contact_sheet, encode_jpeg, encode_png};
+use kinora_models::autoencoder::Autoencoder;
+use kinora_train::TrainError;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+// Frames of the contact sheet beside a video.
+const SHEET_FRAMES: usize = 8;
+
+/// What the path's extension asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Video,
+    Png,
+    Jpeg,
+}
+
+pub(crate) fn generate(args: &Generate) -> Outcome {
+    let started = Instant::now();
+    let kind = kind(&args.out)?;
+    let mut trained = Trained::open(&args.run, &args.changes.set, "generate")?;
+    if let Some(steps) = args.steps {
+        trained.sample.schedule = trained.sample.schedule.with_steps(steps);
+    }
+    trained.sample.guidance = args.guidance.unwrap_or(trained.sample.guidance);
+    let frames = frames(args, &trained, kind)?;
+    let window = if kind == Kind::Video { trained.bucket.frames } else { 1 };
+    let [_, window, _, _] = trained.latent(window)?;
+    trained.sample.check(window).or_input()?;
+    writable(&args.out)?;
+
+    let shown = console(args.quiet);
+    let job = Job { prompt: args.prompt.clone(), seed: args.seed, out: args.out.clone(), frames, window, kind };
+    let trained = Arc::new(trained);
+    let config = trained.config.clone();
+    on_ranks(&config, move |sharding| {
+        let rank_zero = sharding.rank() == 0;
+        job.run(&trained, sharding, rank_zero.then_some(shown))
+    })?;
+    println!("wrote {} in {:.1} s", args.out.display(), started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn kind(out: &Path) -> Outcome<Kind> {
+    match out.extension().and_then(|extension| extension.to_str()) {
+        Some("mp4") => Ok(Kind::Video),
+        Some("png") => Ok(Kind::Png),
+        Some("jpg" | "jpeg") => Ok(Kind::Jpeg),
+        _ => Err(Failure::input(format!(
+            "{} has no ending that says what to make\n  help: use .mp4 for a video, .png or .jpg for an image",
+            out.display()
+        ))),
+    }
+}
+
+/// The frames to make, a whole number of latent frames.
+fn frames(args: &Generate, trained: &Trained, kind: Kind) -> Outcome<usize> {
+    if kind != Kind::Video {
+        if args.seconds.is_some() {
+            return Err(Failure::input("--seconds has no effect on an image\n  help: leave it out, or write to .mp4"));
+        }
+        return Ok(1);
+    }
+    let Some(seconds) = args.seconds else {
+        return Ok(trained.bucket.frames);
+    };
+    if !(seconds > 0.0 && seconds <= 86_400.0) {
+        return Err(Failure::input(format!(
+            "--seconds {seconds}\n  help: use more than 0 and at most 86400 (a day)"
+        )));
+    }
+    let each = trained.pca.scale()[0] as f64;
+    Ok((((seconds * trained.fps()) / each).round().max(1.0) * each) as usize)
+}
+
+/// Found out before the work, not after.
+fn writable(out: &Path) -> Outcome {
+    let folder = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "{} is no folder, so {} cannot be written\n  help: make it, or write elsewhere",
+        folder.display(),
+        out.display()
+    )))
+}
+
+struct Job {
+    prompt: String,
+    seed: u64,
+    out: PathBuf,
+    /// Frames to make, and latent frames of a window.
+    frames: usize,
+    window: usize,
+    kind: Kind,
+}
+
+impl Job {
+    /// Every rank samples; the first, which has a console, decodes and writes.
+    fn run(
+        &self,
+        trained: &Trained,
+        sharding: Arc<kinora_shard::Sharding>,
+        console: Option<kinora_track::Console>,
+    ) -> Result<(), TrainError> {
+        let model = trained.model(&sharding)?;
+        let sampler = Sampler {
+            model: &model,
+            config: &trained.sample,
+            device: &trained.device,
+            dtype: trained.dtype(),
+        };
+        let failed = |error: Failure| TrainError::Preview(error.to_string());
+        let [c, total, h, w] = trained.latent(self.frames).map_err(failed)?;
+        let mut windows =
+            Windows::new(&sampler, &self.prompt, self.seed, [c, h, w], (self.window, total));
+        let steps = windows.count() * trained.sample.schedule.steps();
+        let bar = console.map(|console| console.progress(steps as u64, "sampling, step"));
+        let mut output = match console {
+            Some(_) => Some(Output::create(self, trained).map_err(failed)?),
+            None => None,
+        };
+        while let Some(latents) = windows.next(|_| {
+            if let Some(bar) = &bar {
+                bar.advance(1);
+            }
+        }) {
+            if let Some(output) = &mut output {
+                output.push(trained, latents).map_err(failed)?;
+            }
+        }
+        if let Some(bar) = bar {
+            bar.finish();
+        }
+        match output {
+            Some(output) => output.finish(self).map_err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The file under way, and the frames of its contact sheet.
+struct Output {
+    video: Option<Mp4Writer>,
+    fps: f64,
+    every: f64,
+    pushed: usize,
+    shown: Vec<Clip>,
+}
+
+impl Output {
+    fn create(job: &Job, trained: &Trained) -> Outcome<Self> {
+        let (width, height, fps) = (trained.bucket.width, trained.bucket.height, trained.fps());
+        let video = match job.kind {
+            Kind::Video => Some(Mp4Writer::create(&job.out, width, height, fps).or_run()?),
+            _ => None,
+        };
+        let every = (job.frames as f64 / SHEET_FRAMES as f64).max(1.0);
+        Ok(Self { video, fps, every, pushed: 0, shown: vec![] })
+    }
+
+    fn push(&mut self, trained: &Trained, latents: Tensor<5>) -> Outcome {
+        for clip in clips(trained.pca.decode(latents), self.fps) {
+            for i in 0..clip.frames {
+                let frame = clip.frame(i);
+                if let Some(video) = &mut self.video {
+                    video.push(frame).or_run()?;
+                }
+                if self.pushed as f64 >= self.shown.len() as f64 * self.every
+                    && self.shown.len() < SHEET_FRAMES
+                {
+                    let (height, width) = (clip.height, clip.width);
+                    let rgb = frame.to_vec();
+                    self.shown.push(Clip { frames: 1, height, width, fps: self.fps, rgb });
+                }
+                self.pushed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, job: &Job) -> Outcome {
+        let first = &self.shown[0];
+        let (height, width) = (first.height, first.width);
+        let write = |path: &Path, bytes: Vec<u8>| {
+            let partial = path.with_extension("partial");
+            fs::write(&partial, bytes).or_run()?;
+            fs::rename(&partial, path).or_run()
+        };
+        match job.kind {
+            Kind::Png => write(&job.out, encode_png(&first.rgb, height, width).or_run()?),
+            Kind::Jpeg => write(&job.out, encode_jpeg(&first.rgb, height, width, 95).or_run()?),
+            Kind::Video => {
+                let video = self.video.expect("a video was begun");
+                video.finish().or_run()?;
+                let frames = self.shown.len();
+                let rgb = self.shown.iter().flat_map(|frame| frame.rgb.iter().copied()).collect();
+                let clip = Clip { frames, height, width, fps: self.fps, rgb };
+                let scale = (96 / width).max(1);
+                let rows = [(job.prompt.clone(), clip)];
+                write(&job.out.with_extension("png"), contact_sheet(&rows, frames, scale).or_run()?)
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! One file a verb.
+
+mod data;
+mod doctor;
+mod eval;
+mod generate;
+mod inspect;
+mod plan;
+mod train;
+
+use crate::cli::{Cli, Verb};
+use crate::failure::Outcome;
+use kinora_track::Console;
+
+pub(crate) fn dispatch(cli: Cli) -> Outcome {
+    match cli.verb {
+        Verb::Train(args) => train::train(&args),
+        Verb::Generate(args) => generate::generate(&args),
+        Verb::Eval(args) => eval::eval(&args),
+        Verb::Plan(args) => plan::plan(&args),
+        Verb::Data(args) => data::data(&args),
+        Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+    }
+}
+
+fn console(quiet: bool) -> Console {
+    if quiet { Console::Silent } else { Console::Bar }
+}
+
+fn json(value: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("a report of numbers and strings");
+    println!("{text}");
+}

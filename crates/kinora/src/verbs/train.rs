@@ -1,0 +1,191 @@
+//! `kinora train`: data, autoencoder, ranks, loop.
+
+use super::console;
+use crate::cli::Train;
+use crate::config::{RunConfig, read, read_run};
+use crate::failure::{Failure, OrRun, Outcome};
+use crate::ranks::on_ranks;
+use crate::{autoencoder, verbs::data::make_if_missing};
+use burn::tensor::Device;
+use kinora_data::{Bucket, Catalog};
+use kinora_generate::{SampleConfig, Sampler, clips};
+use kinora_media::{Clip, Mp4Writer, contact_sheet};
+use kinora_models::TextToVideo;
+use kinora_models::autoencoder::{Autoencoder, Pca};
+use kinora_shard::Sharding;
+use kinora_track::Console;
+use kinora_train::{Hooks, Run};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) fn train(args: &Train) -> Outcome {
+    let config = read(&args.config.config, &args.config.changes.set)?;
+    let console = console(args.quiet);
+    let out = config.run.out.clone();
+    let (run, preview) = prepare(&config, console)?;
+    let (mesh, cores) = (config.mesh, std::thread::available_parallelism().map_or(1, usize::from));
+    if !args.quiet {
+        eprintln!("training on {} ({} ranks as threads, {cores} cores) into {}", mesh, mesh.ranks(), out.display());
+    }
+    let run = Arc::new(run);
+    let outcome = on_ranks(&config, move |sharding| kinora_train::train(&run, &sharding, &preview))?;
+    let folder = out.display();
+    if outcome.step == outcome.from {
+        println!("{folder} is already trained to step {}", outcome.step);
+    } else {
+        println!(
+            "trained {folder} from step {} to {} in {:.0} s, loss {:.4}",
+            outcome.from, outcome.step, outcome.seconds, outcome.loss
+        );
+    }
+    println!("try it:\n  {}", suggestion(&config));
+    Ok(())
+}
+
+/// The command that shows what the run has learned.
+fn suggestion(config: &RunConfig) -> String {
+    let prompt = config.preview.as_ref().and_then(|preview| preview.prompts.first());
+    let prompt = prompt.map_or("a red circle moving left on a white background", String::as_str);
+    format!(
+        "cargo run --release -- generate {} -p \"{prompt}\" -o video.mp4",
+        config.run.out.display()
+    )
+}
+
+/// Everything that can fail before the ranks start.
+fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview)> {
+    let need = "train";
+    let train = config.need(&config.train, "train", need)?.clone();
+    let data = config.need(&config.data, "data", need)?.clone();
+    let text = config.need(&config.text, "text", need)?.clone();
+    let section = config.need(&config.autoencoder, "autoencoder", need)?.clone();
+    let sample = match (&config.sample, train.preview_every) {
+        (Some(sample), _) => sample.clone(),
+        (None, 0) => SampleConfig {
+            schedule: kinora_flow::Schedule::Linear { steps: 1 },
+            guidance: 1.0,
+            overlap: 1,
+        },
+        (None, _) => config.need(&config.sample, "sample", "train with previews")?.clone(),
+    };
+    let out = &config.run.out;
+    same_run(out, config)?;
+    if let Some(shapes) = &config.shapes {
+        make_if_missing(shapes, &data.paths[0], console)?;
+    }
+    let catalog = Arc::new(Catalog::open(&data)?);
+    let device = Device::flex();
+    fs::create_dir_all(out).or_run()?;
+    write_run_file(out, config)?;
+    let pca = Arc::new(autoencoder::read_or_fit(out, &section, &catalog, &device, console)?);
+    let bucket = *data.buckets.iter().find(|bucket| !bucket.is_image()).unwrap_or(&data.buckets[0]);
+    let preview = Preview {
+        prompts: config.preview.clone().map_or(vec![], |preview| preview.prompts),
+        sample,
+        pca: pca.clone(),
+        bucket,
+        fps: config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps),
+        folder: out.join("previews"),
+        seed: config.run.seed,
+    };
+    let run = Run {
+        dir: out.clone(),
+        config: train,
+        video: config.video()?,
+        text,
+        seed: config.run.seed,
+        catalog,
+        autoencoder: pca,
+        device,
+        dtype: config.run.dtype.into(),
+        console,
+    };
+    Ok((run, preview))
+}
+
+/// A folder that holds a run is only gone on with by the same model on the same data.
+fn same_run(out: &Path, config: &RunConfig) -> Outcome {
+    if !out.join("run.toml").is_file() {
+        return Ok(());
+    }
+    let before = read_run(out, &[])?;
+    let differs = |name: &str, same: bool| {
+        if same {
+            return Ok(());
+        }
+        Err(Failure::input(format!(
+            "{} holds a run with another [{name}]\n  help: restore [{name}], or train into another folder with --set run.out=FOLDER",
+            out.display()
+        )))
+    };
+    differs("model", before.video()? == config.video()?)?;
+    differs("text", before.text == config.text)?;
+    differs("autoencoder", before.autoencoder == config.autoencoder)?;
+    differs("run] seed of [run", before.run.seed == config.run.seed)
+}
+
+/// Writes the configuration beside what it makes, whole or not at all.
+fn write_run_file(out: &Path, config: &RunConfig) -> Outcome {
+    let text = toml::to_string(config).or_run()?;
+    let partial = out.join(".run.toml.partial");
+    fs::write(&partial, text).or_run()?;
+    fs::rename(&partial, out.join("run.toml")).or_run()
+}
+
+/// Previews: a video for each prompt, and a sheet of all.
+struct Preview {
+    prompts: Vec<String>,
+    sample: SampleConfig,
+    pca: Arc<Pca>,
+    bucket: Bucket,
+    fps: f64,
+    folder: PathBuf,
+    seed: u64,
+}
+
+impl Hooks for Preview {
+    fn preview(
+        &self,
+        model: &TextToVideo,
+        step: u64,
+        sharding: &Arc<Sharding>,
+    ) -> Result<(), String> {
+        let Bucket { frames, height, width, .. } = self.bucket;
+        let device = Device::flex();
+        let shape = self.pca.latent_shape([frames, height, width]).map_err(|e| e.to_string())?;
+        let sampler = Sampler {
+            model,
+            config: &self.sample,
+            device: &device,
+            dtype: burn::tensor::DType::F32,
+        };
+        let latents = sampler.sample(&self.prompts, shape, (self.seed, 0), |_| {});
+        if sharding.rank() != 0 {
+            return Ok(());
+        }
+        let videos = clips(self.pca.decode(latents), self.fps);
+        self.write(step, videos).map_err(|error| error.to_string())
+    }
+}
+
+impl Preview {
+    fn write(&self, step: u64, videos: Vec<Clip>) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        for (i, clip) in videos.iter().enumerate() {
+            let path = self.folder.join(format!("step-{step:08}-{}.mp4", i + 1));
+            let mut writer = Mp4Writer::create(&path, clip.width, clip.height, clip.fps)?;
+            for frame in 0..clip.frames {
+                writer.push(clip.frame(frame))?;
+            }
+            writer.finish()?;
+        }
+        let rows: Vec<(String, Clip)> = self.prompts.iter().cloned().zip(videos).collect();
+        let sheet = contact_sheet(&rows, 8, 3)?;
+        let path = self.folder.join(format!("step-{step:08}.png"));
+        let partial = path.with_extension("png.partial");
+        fs::write(&partial, sheet)?;
+        fs::rename(&partial, &path)?;
+        Ok(())
+    }
+}

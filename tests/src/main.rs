@@ -1,0 +1,7 @@
+//! The tests that look at the repository as a whole, in one binary.
+//!
+//! Separate because they belong to no single crate. What a crate can test alone, it tests itself.
+
+mod fixture;
+mod parallel;
+mod tidy;
