@@ -23,7 +23,11 @@ pub(crate) struct Cut {
 pub(crate) fn cut(name: &'static str, replicate: usize, tp: usize, seq: bool) -> Cut {
     Cut {
         name,
-        mesh: Mesh { replicate, tp, ..Mesh::default() },
+        mesh: Mesh {
+            replicate,
+            tp,
+            ..Mesh::default()
+        },
         plan: Plan {
             batch: vec![MeshAxis::Replicate],
             seq: if seq { vec![MeshAxis::Tp] } else { vec![] },
@@ -45,12 +49,22 @@ pub(crate) fn video() -> MovieGenConfig {
         patch: [1, 1, 1],
         max_latent: [5, 7, 3],
         position_scale: 1.0,
-        texts: vec![TextInput { name: "bytes".into(), width: 20 }],
+        texts: vec![TextInput {
+            name: "bytes".into(),
+            width: 20,
+        }],
     }
 }
 
 pub(crate) fn text() -> BytesConfig {
-    BytesConfig { width: 20, layers: 1, heads: 4, ffn: 23, windows: 31, max_bytes: 12 }
+    BytesConfig {
+        width: 20,
+        layers: 1,
+        heads: 4,
+        ffn: 23,
+        windows: 31,
+        max_words: 4,
+    }
 }
 
 pub(crate) fn train_config() -> TrainConfig {
@@ -64,7 +78,7 @@ pub(crate) fn train_config() -> TrainConfig {
         path: Default::default(),
         times: Default::default(),
         optim: OptimConfig {
-            lr: 5e-3,
+            lr: 1e-2,
             betas: [0.9, 0.99],
             // Large against the rounding of gradients near zero, whose sign Adam would follow.
             epsilon: 1e-4,
@@ -76,7 +90,6 @@ pub(crate) fn train_config() -> TrainConfig {
         },
     }
 }
-
 
 /// A step's global batch of four, the share of this rank's data group. Even steps hold videos of
 /// 5 x 7 x 3 tokens, odd ones images.
@@ -91,7 +104,12 @@ pub(crate) fn batch(step: u64, sharding: &Sharding) -> LatentBatch {
     let positions: Vec<usize> = (index * each..(index + 1) * each).collect();
     let data: Vec<f32> = positions
         .iter()
-        .flat_map(|&i| Stream::new(9, "data").at(step).at(i as u64).normals(0..len as u64))
+        .flat_map(|&i| {
+            Stream::new(9, "data")
+                .at(step % 2)
+                .at(i as u64)
+                .normals(0..len as u64)
+        })
         .map(|x| x as f32)
         .collect();
     LatentBatch {
@@ -112,8 +130,11 @@ pub(crate) fn on_ranks<T: Send + 'static>(
     dtype: DType,
     config: TrainConfig,
     body: impl Fn(Trainer, Arc<Sharding>) -> Result<T, TrainError> + Send + Sync + 'static,
-) -> Result<Vec<T>, RankFailure<TrainError>> {
-    let world = World { deadline: Duration::from_secs(60), ..World::new(cut.mesh.ranks(), 1) };
+) -> Result<Vec<T>, Box<RankFailure<TrainError>>> {
+    let world = World {
+        deadline: Duration::from_secs(60),
+        ..World::new(cut.mesh.ranks(), 1)
+    };
     let (mesh, plan) = (cut.mesh, cut.plan.clone());
     local::run(&world, move |transport| {
         let sharding = Sharding::new(transport, mesh, plan.clone())?;
@@ -121,4 +142,5 @@ pub(crate) fn on_ranks<T: Send + 'static>(
         let trainer = Trainer::new(&config, &video(), &text(), 3, (&device, dtype), &sharding);
         body(trainer, sharding)
     })
+    .map_err(Box::new)
 }

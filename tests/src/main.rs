@@ -2,6 +2,11 @@
 //!
 //! Separate because they belong to no single crate. What a crate can test alone, it tests itself.
 
+mod cli;
+mod clips;
+mod faults;
 mod fixture;
 mod parallel;
+mod program;
+mod resume;
 mod tidy;

@@ -2,6 +2,7 @@
 
 use crate::fixture::{Cut, batch, cut, on_ranks, train_config};
 use burn::tensor::{DType, Tensor, TensorData};
+use kinora_mesh::Plan;
 use kinora_shard::ParamSpec;
 use kinora_train::TrainConfig;
 
@@ -16,13 +17,29 @@ fn registry() -> Vec<Cut> {
         cut("replicate 4", 4, 1, false),
         cut("tp 2 x replicate 2", 2, 2, false),
         cut("tp 2 with seq x replicate 2", 2, 2, true),
+        Cut {
+            plan: Plan {
+                hidden: vec![],
+                ..cut("", 1, 2, false).plan
+            },
+            ..cut("tp 2, heads only", 1, 2, false)
+        },
+        Cut {
+            plan: Plan {
+                heads: vec![],
+                ..cut("", 1, 2, false).plan
+            },
+            ..cut("tp 2, hidden only", 1, 2, false)
+        },
     ]
 }
 
 /// Losses of 20 steps, the same on every rank.
 fn losses(cut: &Cut, dtype: DType, config: &TrainConfig) -> Vec<f64> {
     let all = on_ranks(cut, dtype, config.clone(), |mut trainer, sharding| {
-        (0..20).map(|step| Ok(trainer.train(&batch(step, &sharding))?.loss)).collect()
+        (0..20)
+            .map(|step| Ok(trainer.train(&batch(step, &sharding))?.loss))
+            .collect()
     })
     .unwrap_or_else(|error| panic!("{}: {error}", cut.name));
     let all: Vec<Vec<f64>> = all;
@@ -36,7 +53,7 @@ fn same_losses(dtype: DType, tolerance: f64) {
     let config = train_config();
     let registry = registry();
     let want = losses(&registry[0], dtype, &config);
-    assert!(want[19] < 0.9 * want[1] || want[18] < 0.9 * want[0], "nothing is learned: {want:?}");
+    assert!(want[18] < 0.9 * want[0], "nothing is learned: {want:?}");
     for cut in &registry[1..] {
         let got = losses(cut, dtype, &config);
         for (step, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -66,9 +83,20 @@ fn micro_batches_add_up_to_the_batch() {
     let whole = cut("one rank", 1, 1, false);
     let want = losses(&whole, DType::F64, &train_config());
     for cut in [whole, cut("replicate 2", 2, 1, false)] {
-        let got = losses(&cut, DType::F64, &TrainConfig { accumulate: 2, ..train_config() });
+        let got = losses(
+            &cut,
+            DType::F64,
+            &TrainConfig {
+                accumulate: 2,
+                ..train_config()
+            },
+        );
         for (got, want) in got.iter().zip(&want) {
-            assert!((got - want).abs() < 1e-9 * want, "{}: {got} instead of {want}", cut.name);
+            assert!(
+                (got - want).abs() < 1e-9 * want,
+                "{}: {got} instead of {want}",
+                cut.name
+            );
         }
     }
 }
@@ -114,7 +142,11 @@ fn same_pass(dtype: DType, tolerance: f64) {
     let whole = pass(&registry[0], dtype).remove(0);
     for (spec, gradient) in &whole.gradients {
         let silent = gradient.iter().all(|&x| x == 0.0);
-        assert!(!silent, "{} has no gradient, so nothing is compared", spec.path);
+        assert!(
+            !silent,
+            "{} has no gradient, so nothing is compared",
+            spec.path
+        );
     }
     for cut in &registry[1..] {
         let ranks = pass(cut, dtype);
@@ -122,11 +154,19 @@ fn same_pass(dtype: DType, tolerance: f64) {
         let share = whole.output.len() / shares;
         for (rank, got) in ranks.iter().enumerate() {
             let index = rank / (ranks.len() / shares);
-            let error = distance(&got.output, &whole.output[index * share..(index + 1) * share]);
-            assert!(error < tolerance, "{}, rank {rank}: output {error:.1e}", cut.name);
+            let error = distance(
+                &got.output,
+                &whole.output[index * share..(index + 1) * share],
+            );
+            assert!(
+                error < tolerance,
+                "{}, rank {rank}: output {error:.1e}",
+                cut.name
+            );
             for ((spec, got), (_, want)) in got.gradients.iter().zip(&whole.gradients) {
                 let mut box_of_whole = vec![];
-                spec.layout.runs(|start, len| box_of_whole.extend(&want[start..start + len]));
+                spec.layout
+                    .runs(|start, len| box_of_whole.extend(&want[start..start + len]));
                 let error = distance(got, &box_of_whole);
                 assert!(
                     error < tolerance,

@@ -19,7 +19,7 @@ pub enum CkptError {
         source: io::Error,
     },
     /// The folder is not a whole checkpoint.
-    #[error("{} is not a whole checkpoint: {what}\nhelp: {help}", path.display())]
+    #[error("{} is not a whole checkpoint: {what}\n  help: {help}", path.display())]
     Torn {
         /// The folder.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum CkptError {
         found: u32,
     },
     /// There is no such tensor.
-    #[error("tensor {name} is not in {}\nhelp: {hint}", path.display())]
+    #[error("tensor {name} is not in {}\n  help: {hint}", path.display())]
     Missing {
         /// The name asked for.
         name: String,
@@ -188,7 +188,7 @@ pub enum CkptError {
         path: PathBuf,
     },
     /// A safetensors file that cannot be understood.
-    #[error("{} is not a safetensors file that Kinora reads: {what}\nhelp: {help}", path.display())]
+    #[error("{} is not a safetensors file that Kinora reads: {what}\n  help: {help}", path.display())]
     Format {
         /// The file.
         path: PathBuf,

@@ -140,7 +140,11 @@ pub struct DeviceBuffer {
 
 impl fmt::Debug for DeviceBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} x {:?} on device {}", self.len, self.dtype, self.device)
+        write!(
+            f,
+            "{} x {:?} on device {}",
+            self.len, self.dtype, self.device
+        )
     }
 }
 

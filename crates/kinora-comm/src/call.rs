@@ -73,7 +73,11 @@ pub struct Call {
 impl Call {
     /// A call that keeps its buffer's dtype.
     pub fn new(collective: Collective, label: impl Into<Cow<'static, str>>) -> Self {
-        Self { collective, label: label.into(), accumulate: None }
+        Self {
+            collective,
+            label: label.into(),
+            accumulate: None,
+        }
     }
 
     /// Checks a buffer against the call, as rank `rank` of `size`.
@@ -81,7 +85,10 @@ impl Call {
     /// # Errors
     /// [`CommError::BadLength`] and [`CommError::BadCall`].
     pub fn check(&self, buffer: &Buffer, rank: usize, size: usize) -> Result<(), CommError> {
-        let wrong = |what: String| CommError::BadCall { operation: self.to_string(), what };
+        let wrong = |what: String| CommError::BadCall {
+            operation: self.to_string(),
+            what,
+        };
         let wanted = match &self.collective {
             Collective::AllReduce { .. } => None,
             Collective::AllGather { lens } | Collective::ReduceScatter { lens, .. }
@@ -136,7 +143,9 @@ impl Call {
             Collective::Exchange { .. } => "exchange".to_string(),
             Collective::Barrier => return format!("barrier \"{}\"", self.label),
         };
-        let sums = self.accumulate.map_or(String::new(), |sum| format!(" summed in {sum:?}"));
+        let sums = self
+            .accumulate
+            .map_or(String::new(), |sum| format!(" summed in {sum:?}"));
         format!("{what} x {dtype:?}{sums} \"{}\"", self.label)
     }
 }

@@ -7,7 +7,9 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CommError {
     /// Two ranks came to the same call of a communicator with different intentions.
-    #[error("ranks {first} and {second} disagree at call {sequence} of communicator {communicator}:\n  rank {first}: {first_call}\n  rank {second}: {second_call}\n  help: every rank must make the same calls in the same order")]
+    #[error(
+        "ranks {first} and {second} disagree at call {sequence} of communicator {communicator}:\n  rank {first}: {first_call}\n  rank {second}: {second_call}\n  help: every rank must make the same calls in the same order"
+    )]
     Mismatch {
         /// The communicator.
         communicator: String,
@@ -23,7 +25,9 @@ pub enum CommError {
         second_call: String,
     },
     /// A rank ended, failed or panicked while others needed it.
-    #[error("lost rank {rank} at {operation} (call {sequence} of communicator {communicator}): {cause}")]
+    #[error(
+        "lost rank {rank} at {operation} (call {sequence} of communicator {communicator}): {cause}"
+    )]
     PeerLost {
         /// The rank that is gone.
         rank: usize,
@@ -51,7 +55,9 @@ pub enum CommError {
         waited: Duration,
     },
     /// Ranks wait for one another in a circle, each in another call.
-    #[error("rank {first} waits at {first_call} for rank {second}, which waits at {second_call}: no rank can go on\n  help: calls of different communicators must be made in the same order on all ranks")]
+    #[error(
+        "rank {first} waits at {first_call} for rank {second}, which waits at {second_call}: no rank can go on\n  help: calls of different communicators must be made in the same order on all ranks"
+    )]
     Deadlock {
         /// A rank of the circle.
         first: usize,
@@ -71,7 +77,9 @@ pub enum CommError {
         reason: String,
     },
     /// A buffer whose length does not fit the call.
-    #[error("{operation}: rank {rank} of the communicator must pass {wanted} elements, but passes {found}")]
+    #[error(
+        "{operation}: rank {rank} of the communicator must pass {wanted} elements, but passes {found}"
+    )]
     BadLength {
         /// The call.
         operation: String,

@@ -30,7 +30,12 @@ pub struct Faulty {
 impl Faulty {
     /// Goes wrong at call `at`.
     pub fn new(inner: Arc<dyn Transport>, at: u64, fault: Fault) -> Self {
-        Self { inner, at, fault, calls: Arc::default() }
+        Self {
+            inner,
+            at,
+            fault,
+            calls: Arc::default(),
+        }
     }
 }
 
@@ -69,7 +74,12 @@ impl Transport for Faulty {
         name: &str,
     ) -> Result<Option<Arc<dyn Transport>>, CommError> {
         let part = self.inner.split(color, name)?;
-        Ok(part.map(|inner| Arc::new(Self { inner, ..self.clone() }) as Arc<dyn Transport>))
+        Ok(part.map(|inner| {
+            Arc::new(Self {
+                inner,
+                ..self.clone()
+            }) as Arc<dyn Transport>
+        }))
     }
 
     fn heartbeat(&self) {

@@ -7,12 +7,16 @@
 //! Separate because it knows neither tensors nor meshes: a transport can be written, tested and
 //! debugged on bytes. It deliberately does no differentiation, and does not decide what is cut how.
 //!
+//! [`Traced`] and [`Faulty`] wrap any transport, to count what is sent and to see what failures do.
+//!
 //! # Rules that prevent hangs
 //! - Every rank of a communicator makes the same calls in the same order. Each call has the
 //!   communicator's sequence number and a signature; they are compared when the ranks meet, and a
 //!   difference is [`CommError::Mismatch`] on every rank.
 //! - Every wait has a deadline, counted from the missing rank's last sign of life: a call or a
 //!   [`Transport::heartbeat`]. Passing it is [`CommError::Late`].
+//! - A rank that waits for a peer is alive itself; if ranks wait for one another in a circle, each in
+//!   another communicator, that is [`CommError::Deadlock`] once the deadline has passed.
 //! - A rank that ends, fails or panics while others wait for it is [`CommError::PeerLost`] for them,
 //!   at once.
 //! - The first failure of a world ends all its communicators.

@@ -94,7 +94,10 @@ fn fold_with<T: Element, A: Copy + Default, O: Element>(
     round: impl Fn(A) -> O + Copy,
 ) -> HostBuffer {
     let view = |part| T::view(part).expect("signatures with unlike dtypes do not meet");
-    let parts: Vec<&[T]> = parts.iter().map(|part| &view(part)[range.clone()]).collect();
+    let parts: Vec<&[T]> = parts
+        .iter()
+        .map(|part| &view(part)[range.clone()])
+        .collect();
     let mut out = Vec::with_capacity(range.len());
     if let &[a, b] = &parts[..] {
         let pairs = a.iter().zip(b);

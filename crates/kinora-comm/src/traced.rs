@@ -29,12 +29,18 @@ pub struct Traced {
 impl Traced {
     /// Counts from now on.
     pub fn new(inner: Arc<dyn Transport>) -> Self {
-        Self { inner, counts: Arc::default() }
+        Self {
+            inner,
+            counts: Arc::default(),
+        }
     }
 
     /// What has been counted, by kind of collective.
     pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -47,21 +53,32 @@ fn account(call: &Call, buffer: &Buffer, rank: usize, size: usize) -> (&'static 
         Collective::AllReduce { .. } => ("all-reduce", 2 * payload * peers / size as u64),
         Collective::AllGather { lens } => {
             // A rank passes on every part but its successor's.
-            ("all-gather", total(lens) - lens[(rank + 1) % size] as u64 * width)
+            (
+                "all-gather",
+                total(lens) - lens[(rank + 1) % size] as u64 * width,
+            )
         }
         Collective::ReduceScatter { lens, .. } => {
             ("reduce-scatter", total(lens) - lens[rank] as u64 * width)
         }
-        Collective::AllToAll { lens } => {
-            ("all-to-all", total(&lens[rank]) - lens[rank][rank] as u64 * width)
-        }
+        Collective::AllToAll { lens } => (
+            "all-to-all",
+            total(&lens[rank]) - lens[rank][rank] as u64 * width,
+        ),
         Collective::Broadcast { .. } => ("broadcast", payload * u64::from(peers > 0)),
         Collective::Exchange { to, .. } => {
             ("exchange", if *to == Some(rank) { 0 } else { payload })
         }
         Collective::Barrier => ("barrier", 0),
     };
-    (kind, Traffic { calls: 1, payload, ring: if size == 1 { 0 } else { ring } })
+    (
+        kind,
+        Traffic {
+            calls: 1,
+            payload,
+            ring: if size == 1 { 0 } else { ring },
+        },
+    )
 }
 
 impl Transport for Traced {

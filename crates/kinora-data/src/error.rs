@@ -8,7 +8,7 @@ use crate::SampleId;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The configuration cannot work, whatever the data.
-    #[error("{what}\nhelp: {help}")]
+    #[error("{what}\n  help: {help}")]
     Config {
         /// What does not fit, with the numbers.
         what: String,
@@ -16,13 +16,13 @@ pub enum DataError {
         help: String,
     },
     /// No shards were found.
-    #[error("no Parquet file at {}\nhelp: data.paths takes .parquet files, or folders that hold them", list(.paths))]
+    #[error("no Parquet file at {}\n  help: data.paths takes .parquet files, or folders that hold them", list(.paths))]
     NoFile {
         /// Where they were looked for.
         paths: Vec<PathBuf>,
     },
     /// A shard lacks a column that is needed.
-    #[error("{path} has no column {column:?}; it has {}\nhelp: name the right one under data.columns", .have.join(", "))]
+    #[error("{path} has no column {column:?}; it has {}\n  help: name the right one under data.columns", .have.join(", "))]
     MissingColumn {
         /// The shard.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum DataError {
     },
     /// A column holds another type of value than is needed.
     #[error(
-        "column {column:?} of {path} holds {found}, but {wanted} is needed\nhelp: convert it, or name another under data.columns"
+        "column {column:?} of {path} holds {found}, but {wanted} is needed\n  help: convert it, or name another under data.columns"
     )]
     ColumnType {
         /// The shard.
@@ -47,7 +47,7 @@ pub enum DataError {
     },
     /// A shard cannot be read.
     #[error(
-        "{path} is damaged or cut off: {reason}\nhelp: copy or write the shard again, or remove it"
+        "{path} is damaged or cut off: {reason}\n  help: copy or write the shard again, or remove it"
     )]
     Shard {
         /// The shard.
@@ -57,7 +57,7 @@ pub enum DataError {
     },
     /// No sample fits a bucket.
     #[error(
-        "no sample fits the bucket of {bucket}; the samples are: {have}\nhelp: remove the bucket from data.buckets, or add data for it"
+        "no sample fits the bucket of {bucket}; the samples are: {have}\n  help: remove the bucket from data.buckets, or add data for it"
     )]
     EmptyBucket {
         /// The bucket's frames, height and width.
@@ -66,7 +66,7 @@ pub enum DataError {
         have: String,
     },
     /// Too many samples cannot be decoded.
-    #[error("{bad} of {tried} samples could not be decoded, which is more than data.max_bad = {limit}; worst is shard {shard} with {shard_bad}, e.g. row {}: {reason}\nhelp: repair or remove the shard, or raise data.max_bad", .example.row)]
+    #[error("{bad} of {tried} samples could not be decoded, which is more than data.max_bad = {limit}; worst is shard {shard} with {shard_bad}, e.g. row {}: {reason}\n  help: repair or remove the shard, or raise data.max_bad", .example.row)]
     TooManyBad {
         /// Samples that could not be decoded.
         bad: u64,
@@ -109,7 +109,7 @@ pub enum DataError {
     },
     /// No batch came for a long time.
     #[error(
-        "step {step} was not decoded within {seconds} s\nhelp: is the storage reachable, and fast enough?"
+        "step {step} was not decoded within {seconds} s\n  help: is the storage reachable, and fast enough?"
     )]
     Stalled {
         /// The step.

@@ -43,13 +43,20 @@ mod tests {
         let path = Path::default();
         let at = |t: [f32; 2]| {
             let time = Tensor::<1>::from_floats(t, &device);
-            path.at(full(3.0), full(-1.0), time).into_data().iter::<f64>().collect::<Vec<_>>()
+            path.at(full(3.0), full(-1.0), time)
+                .into_data()
+                .iter::<f64>()
+                .collect::<Vec<_>>()
         };
         let ends = at([0.0, 1.0]);
         assert_eq!(ends[0], -1.0);
         assert!((ends[1] - (3.0 - 1e-5)).abs() < 1e-6);
         let near = at([0.25, 0.75]);
-        let velocity = path.velocity(full(3.0), full(-1.0)).into_data().iter::<f64>().next();
+        let velocity = path
+            .velocity(full(3.0), full(-1.0))
+            .into_data()
+            .iter::<f64>()
+            .next();
         assert!(((near[1] - near[0]) / 0.5 - velocity.unwrap()).abs() < 1e-5);
     }
 }

@@ -67,7 +67,12 @@ impl Schedule {
 }
 
 /// Euler's step of the flow from time `from` to time `to`.
-pub fn euler_step<const D: usize>(x: Tensor<D>, velocity: Tensor<D>, from: f64, to: f64) -> Tensor<D> {
+pub fn euler_step<const D: usize>(
+    x: Tensor<D>,
+    velocity: Tensor<D>,
+    from: f64,
+    to: f64,
+) -> Tensor<D> {
     x + velocity * (to - from)
 }
 
@@ -80,13 +85,19 @@ mod tests {
         for steps in 1..60 {
             for schedule in [
                 Schedule::Linear { steps },
-                Schedule::LinearQuadratic { steps, threshold: 0.025 },
+                Schedule::LinearQuadratic {
+                    steps,
+                    threshold: 0.025,
+                },
             ] {
                 let times = schedule.times();
                 assert_eq!(times.len(), steps + 1);
                 assert_eq!((times[0], times[steps]), (0.0, 1.0));
                 let deltas: Vec<f64> = times.windows(2).map(|w| w[1] - w[0]).collect();
-                assert!(deltas.windows(2).all(|w| w[1] >= w[0] - 1e-12), "{schedule:?} {deltas:?}");
+                assert!(
+                    deltas.windows(2).all(|w| w[1] >= w[0] - 1e-12),
+                    "{schedule:?} {deltas:?}"
+                );
             }
         }
     }
@@ -94,7 +105,11 @@ mod tests {
     // The first half of 50 steps are those of a schedule of 1,000 even steps.
     #[test]
     fn fifty_steps_start_like_a_thousand() {
-        let times = Schedule::LinearQuadratic { steps: 50, threshold: 0.025 }.times();
+        let times = Schedule::LinearQuadratic {
+            steps: 50,
+            threshold: 0.025,
+        }
+        .times();
         for (i, time) in times.iter().take(26).enumerate() {
             assert!((time - i as f64 / 1000.0).abs() < 1e-12);
         }
@@ -103,7 +118,11 @@ mod tests {
     #[test]
     fn euler_follows_a_constant_velocity_exactly() {
         let device = burn::tensor::Device::flex();
-        let times = Schedule::LinearQuadratic { steps: 7, threshold: 0.1 }.times();
+        let times = Schedule::LinearQuadratic {
+            steps: 7,
+            threshold: 0.1,
+        }
+        .times();
         let mut x = Tensor::<1>::from_floats([1.0], &device);
         for w in times.windows(2) {
             x = euler_step(x, Tensor::from_floats([-3.0], &device), w[0], w[1]);

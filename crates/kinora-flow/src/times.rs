@@ -16,7 +16,10 @@ pub struct Times {
 
 impl Default for Times {
     fn default() -> Self {
-        Self { mean: 0.0, std: 1.0 }
+        Self {
+            mean: 0.0,
+            std: 1.0,
+        }
     }
 }
 
@@ -34,11 +37,18 @@ mod tests {
 
     #[test]
     fn times_have_the_median_of_their_distribution() {
-        let times = Times { mean: -0.8, std: 1.0 };
+        let times = Times {
+            mean: -0.8,
+            std: 1.0,
+        };
         let mut draws: Vec<f64> = (0..10_001).map(|i| times.draw(1, 2, i)).collect();
         draws.sort_by(f64::total_cmp);
         let median = 1.0 / (1.0 + 0.8_f64.exp());
-        assert!((draws[5000] - median).abs() < 0.01, "{} instead of {median}", draws[5000]);
+        assert!(
+            (draws[5000] - median).abs() < 0.01,
+            "{} instead of {median}",
+            draws[5000]
+        );
         assert!(draws[0] > 0.0 && draws[10_000] < 1.0);
         assert_ne!(times.draw(1, 2, 0), times.draw(1, 3, 0));
     }

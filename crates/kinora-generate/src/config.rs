@@ -59,7 +59,9 @@ impl SampleConfig {
             return Err(SampleError::Threshold { threshold });
         }
         if !(self.guidance > 0.0 && self.guidance.is_finite()) {
-            return Err(SampleError::Guidance { guidance: self.guidance });
+            return Err(SampleError::Guidance {
+                guidance: self.guidance,
+            });
         }
         let overlap = self.overlap;
         if window > 1 && !(1..window).contains(&overlap) {

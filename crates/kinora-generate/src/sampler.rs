@@ -80,7 +80,9 @@ impl Sampler<'_> {
         }
         let mut both = prompts.to_vec();
         both.resize(2 * b, String::new());
-        let velocities = self.model.forward(Tensor::cat(vec![x.clone(), x], 0), times(2 * b), &both);
+        let velocities =
+            self.model
+                .forward(Tensor::cat(vec![x.clone(), x], 0), times(2 * b), &both);
         let with = velocities.clone().narrow(0, 0, b);
         let without = velocities.narrow(0, b, b);
         guide(with, without, self.config.guidance)

@@ -33,7 +33,16 @@ impl<'a> Windows<'a> {
     ) -> Self {
         let window = window.min(total.max(1));
         let prompt = [prompt.to_string()];
-        Self { sampler, prompt, seed, shape, window, total, start: 0, tail: vec![] }
+        Self {
+            sampler,
+            prompt,
+            seed,
+            shape,
+            window,
+            total,
+            start: 0,
+            tail: vec![],
+        }
     }
 
     /// The number of windows.
@@ -60,7 +69,9 @@ impl<'a> Windows<'a> {
         let times = self.sampler.config.schedule.times();
         for step in 0..times.len() {
             if step > 0 {
-                x = self.sampler.step(x, &self.prompt, times[step - 1], times[step]);
+                x = self
+                    .sampler
+                    .step(x, &self.prompt, times[step - 1], times[step]);
                 progress(step);
             }
             if let Some(before) = self.tail.get(step) {
@@ -71,7 +82,11 @@ impl<'a> Windows<'a> {
             }
         }
         self.tail = tail;
-        let done = if last { self.total - self.start } else { self.window - overlap };
+        let done = if last {
+            self.total - self.start
+        } else {
+            self.window - overlap
+        };
         self.start += if last { self.window } else { done };
         Some(x.narrow(2, 0, done))
     }
@@ -81,7 +96,9 @@ impl<'a> Windows<'a> {
 fn blend(before: Tensor<5>, x: Tensor<5>) -> Tensor<5> {
     let [_, _, overlap, _, _] = before.dims();
     let frames = x.dims()[2];
-    let ramp: Vec<f64> = (1..=overlap).map(|i| i as f64 / (overlap + 1) as f64).collect();
+    let ramp: Vec<f64> = (1..=overlap)
+        .map(|i| i as f64 / (overlap + 1) as f64)
+        .collect();
     let ramp = Tensor::<5>::from_data(
         TensorData::new(ramp, [1, 1, overlap, 1, 1]),
         (&x.device(), x.dtype()),

@@ -1,6 +1,7 @@
-//! Differentiable operations whose plain composition costs too much memory or time.
+//! Differentiable operations that layers are made of, each the one place to make it faster.
 //!
-//! Separate because kernels know numbers and backends, not layers or ranks.
+//! Separate because kernels know numbers and backends, not layers or ranks. For now they are plain
+//! compositions of Burn's operations; attention materialises its scores, `[B, H, S, L]`.
 
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Bool, Tensor};
@@ -18,7 +19,12 @@ pub fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
 
 /// `softmax(q k^T / sqrt(K)) v`, with `q` of `[B, H, S, K]`, `k` and `v` of `[B, H, L, K]`; keys where
 /// `mask` (`[B, L]`) is false get no weight.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<2, Bool>>) -> Tensor<4> {
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: Option<Tensor<2, Bool>>,
+) -> Tensor<4> {
     let [_, _, _, width] = q.dims();
     let scores = (q * (width as f64).powf(-0.5)).matmul(k.transpose()); // [B, H, S, L]
     let scores = match mask {

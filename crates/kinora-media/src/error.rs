@@ -14,7 +14,7 @@ pub enum MediaError {
         what: String,
     },
     /// The media is sound, but of a kind that this crate does not read or write.
-    #[error("unsupported media: {what}\nhelp: {help}")]
+    #[error("unsupported media: {what}\n  help: {help}")]
     Unsupported {
         /// What it is.
         what: String,
@@ -23,7 +23,7 @@ pub enum MediaError {
     },
     /// Decoding would take more memory than is allowed.
     #[error(
-        "{frames} frames of {height}x{width} take {bytes} bytes of RGB, but at most {limit} are decoded at once\nhelp: decode a window of fewer frames, or give the decoder a size to reduce to"
+        "{frames} frames of {height}x{width} take {bytes} bytes of RGB, but at most {limit} are decoded at once\n  help: decode a window of fewer frames, or give the decoder a size to reduce to"
     )]
     TooLarge {
         /// Frames asked for.

@@ -67,6 +67,20 @@ pub enum PlanError {
         /// The feature.
         what: &'static str,
     },
+    /// A dimension with fewer units than ranks that cut it.
+    #[error(
+        "{what}: {len} along {axis} cannot be cut over {parts} ranks, some of which would have none\n  help: make it longer, or cut it over fewer ranks"
+    )]
+    TooShort {
+        /// What is cut.
+        what: String,
+        /// The logical axis.
+        axis: Axis,
+        /// Its units.
+        len: usize,
+        /// Over how many ranks.
+        parts: usize,
+    },
     /// A dimension that cannot be cut into that many equal parts.
     #[error(
         "{what}: {units} {axis} cannot be cut evenly over {parts} ranks ({mesh_axes})\n  help: set mesh.tp to one of {fits:?}"
@@ -213,6 +227,24 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Checks that an extent leaves no rank without a part.
+    ///
+    /// # Errors
+    /// [`PlanError::TooShort`].
+    pub fn check_parts(&self, what: &str, extent: Extent, mesh: &Mesh) -> Result<(), PlanError> {
+        let parts = mesh.span(&self.cuts(extent.axis, mesh));
+        if extent.len / extent.unit >= parts {
+            return Ok(());
+        }
+        let (what, len) = (what.to_string(), extent.len / extent.unit);
+        Err(PlanError::TooShort {
+            what,
+            axis: extent.axis,
+            len,
+            parts,
+        })
     }
 
     /// Checks that an extent can be cut into equal numbers of units.

@@ -16,7 +16,10 @@ pub struct TextToVideo {
 impl TextToVideo {
     /// A model with initial weights keyed by (seed, path).
     pub fn new(cx: &Cx, video: &MovieGenConfig, text: &BytesConfig) -> Self {
-        Self { text: Bytes::new(&cx.at("text"), text), video: MovieGen::new(&cx.at("video"), video) }
+        Self {
+            text: Bytes::new(&cx.at("text"), text),
+            video: MovieGen::new(&cx.at("video"), video),
+        }
     }
 
     /// The transformer's sizes.
@@ -27,7 +30,9 @@ impl TextToVideo {
     /// Latents `[B, C, T, H, W]` at times `[B]` in 0..=1, with a prompt for each sample, to
     /// velocities. The empty prompt is the unconditional one.
     pub fn forward(&self, latent: Tensor<5>, time: Tensor<1>, prompts: &[String]) -> Tensor<5> {
-        let text = self.text.forward(&self.text.encode(prompts), &latent.device());
+        let text = self
+            .text
+            .forward(&self.text.encode(prompts), &latent.device());
         self.video.forward(latent, time, vec![text])
     }
 }

@@ -43,7 +43,9 @@ impl AttentionConfig {
             // their weights are cut with the heads, and whole over the tokens, either way.
             key: into.init(&cx.at("key")),
             value: into.init(&cx.at("value")),
-            out: LinearConfig::new(heads, self.width).scaled(self.residual).init(&cx.at("out")),
+            out: LinearConfig::new(heads, self.width)
+                .scaled(self.residual)
+                .init(&cx.at("out")),
             head_dim,
         }
     }
@@ -86,6 +88,7 @@ impl Attention {
 
     fn heads(&self, x: Tensor<3>) -> Tensor<4> {
         let [b, s, width] = x.dims();
-        x.reshape([b, s, width / self.head_dim, self.head_dim]).swap_dims(1, 2)
+        x.reshape([b, s, width / self.head_dim, self.head_dim])
+            .swap_dims(1, 2)
     }
 }

@@ -15,7 +15,11 @@ impl Embedding {
     /// `count` vectors, normal with standard deviation `std`.
     pub fn new(cx: &Cx, count: usize, width: Extent, std: f64) -> Self {
         // The count is no axis that any plan cuts.
-        let weight = cx.param("weight", [Axis::Channel.of(count), width], Init::Normal(std));
+        let weight = cx.param(
+            "weight",
+            [Axis::Channel.of(count), width],
+            Init::Normal(std),
+        );
         Self { weight }
     }
 
@@ -24,6 +28,8 @@ impl Embedding {
         let [b, l] = symbols.dims();
         let weight = self.weight.val();
         let width = weight.dims()[1];
-        weight.select(0, symbols.reshape([b * l])).reshape([b, l, width])
+        weight
+            .select(0, symbols.reshape([b * l]))
+            .reshape([b, l, width])
     }
 }

@@ -35,9 +35,15 @@ pub struct LinearConfig {
 }
 
 impl LinearConfig {
-    /// Without a bias, weights normal with variance `1 / from`.
+    /// Without a bias, weights normal with variance `1 / (3 from)`, that of PyTorch's default: small
+    /// enough that Adam's steps, which do not depend on it, soon outweigh the random start.
     pub fn new(from: Extent, to: Extent) -> Self {
-        Self { from, to, bias: false, std: (from.len as f64).powf(-0.5) }
+        Self {
+            from,
+            to,
+            bias: false,
+            std: (3.0 * from.len as f64).powf(-0.5),
+        }
     }
 
     /// With a bias that starts at zero.
@@ -47,7 +53,10 @@ impl LinearConfig {
 
     /// With initial weights multiplied by `factor`; 0 makes a layer that starts silent.
     pub fn scaled(self, factor: f64) -> Self {
-        Self { std: self.std * factor, ..self }
+        Self {
+            std: self.std * factor,
+            ..self
+        }
     }
 
     /// Creates the layer.
@@ -55,7 +64,9 @@ impl LinearConfig {
         let (edge, group) = cx.exit(self.from.axis);
         Linear {
             weight: cx.param("weight", [self.from, self.to], Init::Normal(self.std)),
-            bias: self.bias.then(|| cx.param("bias", [self.to], Init::Constant(0.0))),
+            bias: self
+                .bias
+                .then(|| cx.param("bias", [self.to], Init::Constant(0.0))),
             exit: (group.size() > 1).then_some(Exit { edge, group }),
         }
     }

@@ -24,7 +24,9 @@ impl SwiGlu {
             entry: Entry::new(cx, Axis::Hidden),
             gate: LinearConfig::new(width, hidden).init(&cx.at("gate")),
             up: LinearConfig::new(width, hidden).init(&cx.at("up")),
-            down: LinearConfig::new(hidden, width).scaled(residual).init(&cx.at("down")),
+            down: LinearConfig::new(hidden, width)
+                .scaled(residual)
+                .init(&cx.at("down")),
         }
     }
 

@@ -15,10 +15,14 @@ pub struct Modulator {
 }
 
 impl Modulator {
-    /// A network that starts small, so that each block starts with its table.
+    /// A network from `[B, 1, D]` to six vectors of width `D`.
     pub fn new(cx: &Cx, dim: Extent) -> Self {
         let six = Axis::Channel.of(6 * dim.len);
-        Self { linear: LinearConfig::new(dim, six).with_bias().scaled(0.1).init(&cx.at("linear")) }
+        Self {
+            linear: LinearConfig::new(dim, six)
+                .with_bias()
+                .init(&cx.at("linear")),
+        }
     }
 
     /// Time `[B, 1, D]` to `[B, 6, D]`.
@@ -37,7 +41,9 @@ pub struct Modulation {
 impl Modulation {
     /// A table of zeros; gates are counted from one, so that every branch starts open.
     pub fn new(cx: &Cx, dim: Extent) -> Self {
-        Self { table: cx.param("table", [Axis::Channel.of(6), dim], Init::Constant(0.0)) }
+        Self {
+            table: cx.param("table", [Axis::Channel.of(6), dim], Init::Constant(0.0)),
+        }
     }
 
     /// `[B, 6, D]` to the modulation of the block's two branches.
@@ -45,7 +51,11 @@ impl Modulation {
         let all = shared + self.table.val().unsqueeze();
         [0, 3].map(|first| {
             let [shift, scale, gate] = [0, 1, 2].map(|i| all.clone().narrow(1, first + i, 1));
-            Modulate { shift, scale: scale + 1.0, gate: gate + 1.0 }
+            Modulate {
+                shift,
+                scale: scale + 1.0,
+                gate: gate + 1.0,
+            }
         })
     }
 }

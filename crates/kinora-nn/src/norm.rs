@@ -17,7 +17,9 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// A norm over the last dimension.
     pub fn new(cx: &Cx, width: Extent) -> Self {
-        Self { weight: cx.param("weight", [width], Init::Constant(1.0)) }
+        Self {
+            weight: cx.param("weight", [width], Init::Constant(1.0)),
+        }
     }
 
     /// `[B, S, D]` to the same.

@@ -55,7 +55,10 @@ impl FactorisedPositions {
     pub fn forward(&self, grid: [usize; 3]) -> Positions {
         let limits = self.limits();
         let fits = grid.iter().zip(&limits).all(|(n, limit)| n <= limit);
-        assert!(fits, "a grid of {grid:?} tokens exceeds the position tables, {limits:?}");
+        assert!(
+            fits,
+            "a grid of {grid:?} tokens exceeds the position tables, {limits:?}"
+        );
         let [t, h, w] = grid;
         let tokens = t * h * w;
         let [frame, height, width] = [(&self.frame, t), (&self.height, h), (&self.width, w)]
@@ -66,7 +69,9 @@ impl FactorisedPositions {
             + width.reshape([1, 1, w, dim]);
         let mine = self.sequence.range(tokens);
         // A plain cut, not a collective: each rank's gradient of the tables is a partial sum.
-        let embedding = sum.reshape([1, tokens, dim]).narrow(1, mine.start, mine.len());
+        let embedding = sum
+            .reshape([1, tokens, dim])
+            .narrow(1, mine.start, mine.len());
         Positions { embedding, tokens }
     }
 }

@@ -16,7 +16,9 @@ pub struct Sequence {
 impl Sequence {
     /// The cut of the builder's stream.
     pub fn new(cx: &Cx) -> Self {
-        Self { group: cx.stream_group() }
+        Self {
+            group: cx.stream_group(),
+        }
     }
 
     /// The tokens of a sequence of `tokens` that this rank holds.
@@ -32,7 +34,11 @@ impl Sequence {
 
     /// The whole sequence of `tokens` tokens, on every rank.
     pub fn join(&self, x: Tensor<3>, tokens: usize) -> Tensor<3> {
-        Collective::Collect { dim: 1, whole: tokens }.apply(x, &self.group)
+        Collective::Collect {
+            dim: 1,
+            whole: tokens,
+        }
+        .apply(x, &self.group)
     }
 }
 
@@ -67,7 +73,9 @@ pub struct TextEntry {
 impl TextEntry {
     /// The entry of keys and values made from text.
     pub fn new(cx: &Cx) -> Self {
-        Self { entry: Entry::new(&cx.on(Axis::Text), Axis::Heads) }
+        Self {
+            entry: Entry::new(&cx.on(Axis::Text), Axis::Heads),
+        }
     }
 
     /// `[B, L, D]` to the same.

@@ -25,8 +25,12 @@ impl TimeEmbedding {
     pub fn new(cx: &Cx, dim: Extent) -> Self {
         let sinusoids = Axis::Channel.of(2 * FREQUENCIES);
         Self {
-            first: LinearConfig::new(sinusoids, dim).with_bias().init(&cx.at("first")),
-            second: LinearConfig::new(dim, dim).with_bias().init(&cx.at("second")),
+            first: LinearConfig::new(sinusoids, dim)
+                .with_bias()
+                .init(&cx.at("first")),
+            second: LinearConfig::new(dim, dim)
+                .with_bias()
+                .init(&cx.at("second")),
         }
     }
 
@@ -34,8 +38,9 @@ impl TimeEmbedding {
     pub fn forward(&self, time: Tensor<1>) -> Tensor<3> {
         let b = time.dims()[0];
         // Computed in f64: at 1,000 steps an f32 phase is off by more than a rounding error.
-        let rates: Vec<f64> =
-            (0..FREQUENCIES).map(|i| LONGEST.powf(-(i as f64) / FREQUENCIES as f64)).collect();
+        let rates: Vec<f64> = (0..FREQUENCIES)
+            .map(|i| LONGEST.powf(-(i as f64) / FREQUENCIES as f64))
+            .collect();
         let times: Vec<f64> = time.to_data().iter::<f64>().collect();
         let phases = |t: f64| rates.iter().map(move |rate| t * STEPS * rate);
         let sinusoids: Vec<f64> = times

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ShapesError {
     /// A setting that cannot be drawn or checked.
-    #[error("shapes: {setting} = {value} {problem}\nhelp: {help}")]
+    #[error("shapes: {setting} = {value} {problem}\n  help: {help}")]
     BadSetting {
         /// The name of the setting.
         setting: &'static str,
@@ -18,7 +18,7 @@ pub enum ShapesError {
         help: String,
     },
     /// A word that names no attribute.
-    #[error("{word:?} is not a {what}\nhelp: use one of {choices}")]
+    #[error("{word:?} is not a {what}\n  help: use one of {choices}")]
     UnknownWord {
         /// The word that was read.
         word: String,

@@ -302,7 +302,7 @@ mod tests {
         let error = "hexagon".parse::<Shape>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "\"hexagon\" is not a shape\nhelp: use one of circle, square, triangle"
+            "\"hexagon\" is not a shape\n  help: use one of circle, square, triangle"
         );
     }
 

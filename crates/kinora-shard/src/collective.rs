@@ -127,7 +127,10 @@ impl<C: CheckpointStrategy> Collectives for Autodiff<Flex, C> {
     fn collective(x: FloatTensor<Self>, op: Collective, group: Group) -> FloatTensor<Self> {
         let (primitive, node) = x.into_parts();
         let out = Flex::collective(primitive, op, group.clone());
-        match Backward::<Flex, 1>::prepare::<C>(Adjoint, [node]).compute_bound().stateful() {
+        match Backward::<Flex, 1>::prepare::<C>(Adjoint, [node])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => prep.finish((op.adjoint(), group), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
@@ -162,35 +165,62 @@ fn on_host<T: Element + WireElement + Copy>(
     op: Collective,
     group: &Group,
 ) -> Result<TensorData, CommError> {
-    let transport = group.transport().expect("a group of one rank has no collective");
+    let transport = group
+        .transport()
+        .expect("a group of one rank has no collective");
     let mut shape = data.shape().to_vec();
     let data: Vec<T> = data.try_into_vec().expect("the element type was matched");
     let run = |wire: Wire, data: Vec<T>| -> Result<Vec<T>, CommError> {
-        let call = Call { collective: wire, label: op.label().into(), accumulate: None };
-        match transport.start(call, Buffer::Host(HostBuffer::from(data)))?.wait()? {
-            Buffer::Host(buffer) => Ok(T::take(buffer).expect("a transport keeps the element type")),
+        let call = Call {
+            collective: wire,
+            label: op.label().into(),
+            accumulate: None,
+        };
+        match transport
+            .start(call, Buffer::Host(HostBuffer::from(data)))?
+            .wait()?
+        {
+            Buffer::Host(buffer) => {
+                Ok(T::take(buffer).expect("a transport keeps the element type"))
+            }
             Buffer::Device(_) => unreachable!("a host buffer comes back as one"),
         }
     };
     let out = match op {
         Collective::Copy => data,
-        Collective::AllReduce => run(Wire::AllReduce { reduce: Reduce::Sum }, data)?,
+        Collective::AllReduce => run(
+            Wire::AllReduce {
+                reduce: Reduce::Sum,
+            },
+            data,
+        )?,
         Collective::AllGather { dim, whole } | Collective::Collect { dim, whole } => {
             let mine = part(whole, group.size(), group.rank()).len();
             assert_eq!(
-                shape[dim], mine,
+                shape[dim],
+                mine,
                 "{}: rank {} of {} holds {mine} of {whole} along dim {dim}, but got {shape:?}",
-                op.label(), group.rank(), group.size(),
+                op.label(),
+                group.rank(),
+                group.size(),
             );
             shape[dim] = whole;
             let view = View::new(&shape, dim);
             let lens = parts(whole, group.size());
             let row = view.outer * view.inner;
-            let parts = run(Wire::AllGather { lens: lens.iter().map(|n| n * row).collect() }, data)?;
+            let parts = run(
+                Wire::AllGather {
+                    lens: lens.iter().map(|n| n * row).collect(),
+                },
+                data,
+            )?;
             together(&parts, view, &lens)
         }
         Collective::ReduceScatter { dim, whole } => {
-            assert_eq!(shape[dim], whole, "reduce-scatter along dim {dim} of {shape:?}");
+            assert_eq!(
+                shape[dim], whole,
+                "reduce-scatter along dim {dim} of {shape:?}"
+            );
             let view = View::new(&shape, dim);
             let lens = parts(whole, group.size());
             shape[dim] = lens[group.rank()];

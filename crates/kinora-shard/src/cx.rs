@@ -56,7 +56,10 @@ impl Cx {
 
     /// A builder of modules whose parameters are known but never allocated, at any size.
     pub fn dry(device: &Device, dtype: DType, sharding: &Arc<Sharding>) -> Self {
-        Self { dry: true, ..Self::new(device, dtype, 0, sharding) }
+        Self {
+            dry: true,
+            ..Self::new(device, dtype, 0, sharding)
+        }
     }
 
     /// The builder of the field `name`.
@@ -66,12 +69,18 @@ impl Cx {
         } else {
             format!("{}.{name}", self.path)
         };
-        Self { path, ..self.clone() }
+        Self {
+            path,
+            ..self.clone()
+        }
     }
 
     /// The same builder for values that run along `stream`.
     pub fn on(&self, stream: Axis) -> Self {
-        Self { stream, ..self.clone() }
+        Self {
+            stream,
+            ..self.clone()
+        }
     }
 
     /// The device.
@@ -114,12 +123,27 @@ impl Cx {
         init: Init,
     ) -> Param<Tensor<D>> {
         let path = self.at(name).path;
-        let layout =
-            Layout::new(&dims, self.sharding.plan(), self.sharding.mesh(), self.sharding.rank());
+        let layout = Layout::new(
+            &dims,
+            self.sharding.plan(),
+            self.sharding.mesh(),
+            self.sharding.rank(),
+        );
         let id = ParamId::new();
         let cut = layout.cut_axes();
-        let partial = self.partial().into_iter().filter(|axis| !cut.contains(axis)).collect();
-        self.table().add(id, ParamSpec { path: path.clone(), layout: layout.clone(), partial });
+        let partial = self
+            .partial()
+            .into_iter()
+            .filter(|axis| !cut.contains(axis))
+            .collect();
+        self.table().add(
+            id,
+            ParamSpec {
+                path: path.clone(),
+                layout: layout.clone(),
+                partial,
+            },
+        );
         let tracked = self.device.is_autodiff();
         if self.dry {
             let shape = layout.local_shape();
@@ -147,7 +171,14 @@ impl Cx {
         let data = TensorData::new(values, layout.local_shape());
         let tensor = Tensor::from_data(data, (&self.device, self.dtype));
         // Tracked-ness is a property of the device alone, so that it is the same on every rank.
-        Param::initialized(id, if tracked { tensor.require_grad() } else { tensor })
+        Param::initialized(
+            id,
+            if tracked {
+                tensor.require_grad()
+            } else {
+                tensor
+            },
+        )
     }
 
     /// What a value must pass before layers cut along `axis` read it, and over which group: `Copy`,
@@ -165,7 +196,10 @@ impl Cx {
     fn edge(&self, axis: Axis, whole: Edge, parts: Edge) -> (Edge, Group) {
         let cuts = self.sharding.cuts(axis);
         let shared = cuts.iter().any(|axis| self.stream_cuts().contains(axis));
-        (if shared { parts } else { whole }, self.sharding.group(&cuts))
+        (
+            if shared { parts } else { whole },
+            self.sharding.group(&cuts),
+        )
     }
 
     /// The group that cuts the stream.
@@ -175,7 +209,9 @@ impl Cx {
 
     /// The parameters created so far, by this builder and all that came of the same one.
     pub fn table(&self) -> MutexGuard<'_, ParamTable> {
-        self.table.lock().expect("no code panics while it holds the table")
+        self.table
+            .lock()
+            .expect("no code panics while it holds the table")
     }
 }
 

@@ -23,18 +23,32 @@ impl Gradients {
         table: &ParamTable,
         from: &mut burn::tensor::Gradients,
     ) -> Self {
-        let mut visitor = Take { table, from, flat: vec![None; table.specs().len()] };
+        let mut visitor = Take {
+            table,
+            from,
+            flat: vec![None; table.specs().len()],
+        };
         module.visit(&mut visitor);
         let missing = visitor.flat.iter().position(Option::is_none);
         if let Some(index) = missing {
-            panic!("parameter {} is not a field of the model", table.specs()[index].path);
+            panic!(
+                "parameter {} is not a field of the model",
+                table.specs()[index].path
+            );
         }
-        Self { flat: visitor.flat.into_iter().flatten().collect() }
+        Self {
+            flat: visitor.flat.into_iter().flatten().collect(),
+        }
     }
 
     /// Adds the gradients of another micro-batch.
     pub fn add(self, other: Self) -> Self {
-        let flat = self.flat.into_iter().zip(other.flat).map(|(a, b)| a + b).collect();
+        let flat = self
+            .flat
+            .into_iter()
+            .zip(other.flat)
+            .map(|(a, b)| a + b)
+            .collect();
         Self { flat }
     }
 
@@ -69,12 +83,18 @@ impl Gradients {
     pub fn norm(&self, table: &ParamTable, sharding: &Sharding) -> Result<f64, CommError> {
         let mut kinds: BTreeMap<Vec<MeshAxis>, Vec<Tensor<1>>> = BTreeMap::new();
         for (spec, flat) in table.specs().iter().zip(&self.flat) {
-            kinds.entry(spec.layout.cut_axes()).or_default().push(flat.clone());
+            kinds
+                .entry(spec.layout.cut_axes())
+                .or_default()
+                .push(flat.clone());
         }
         let mut total = 0.0;
         for (axes, parts) in kinds {
-            let local: f64 =
-                Tensor::cat(parts, 0).cast(DType::F64).square().sum().into_scalar::<f64>();
+            let local: f64 = Tensor::cat(parts, 0)
+                .cast(DType::F64)
+                .square()
+                .sum()
+                .into_scalar::<f64>();
             total += sharding.group(&axes).sum(vec![local], "gradient norm")?[0];
         }
         Ok(total.sqrt())
@@ -82,7 +102,13 @@ impl Gradients {
 
     /// All gradients times a number.
     pub fn scale(self, factor: f64) -> Self {
-        Self { flat: self.flat.into_iter().map(|gradient| gradient * factor).collect() }
+        Self {
+            flat: self
+                .flat
+                .into_iter()
+                .map(|gradient| gradient * factor)
+                .collect(),
+        }
     }
 
     /// The flat gradients, in the order of the table.
@@ -100,7 +126,9 @@ struct Take<'a> {
 impl ModuleVisitor for Take<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
-        let gradient = value.grad_remove(self.from).unwrap_or_else(|| value.inner().zeros_like());
+        let gradient = value
+            .grad_remove(self.from)
+            .unwrap_or_else(|| value.inner().zeros_like());
         self.flat[self.table.index(param.id)] = Some(gradient.reshape([-1]));
     }
 }

@@ -3,6 +3,11 @@
 use kinora_comm::{Buffer, CommError, HostBuffer, Reduce, Transport};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+// Well below any sensible deadline.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// The ranks that take part in a collective. A group of one rank communicates nothing.
 #[derive(Clone, Default)]
@@ -18,17 +23,23 @@ impl Group {
 
     /// The group that a communicator spans.
     pub fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport: (transport.size() > 1).then_some(transport) }
+        Self {
+            transport: (transport.size() > 1).then_some(transport),
+        }
     }
 
     /// The number of ranks.
     pub fn size(&self) -> usize {
-        self.transport.as_ref().map_or(1, |transport| transport.size())
+        self.transport
+            .as_ref()
+            .map_or(1, |transport| transport.size())
     }
 
     /// This rank's place in the group.
     pub fn rank(&self) -> usize {
-        self.transport.as_ref().map_or(0, |transport| transport.rank())
+        self.transport
+            .as_ref()
+            .map_or(0, |transport| transport.rank())
     }
 
     /// The communicator, unless the group is this rank alone.
@@ -55,11 +66,19 @@ impl Group {
     ///
     /// # Errors
     /// Those of the transport.
-    pub fn broadcast(&self, buffer: HostBuffer, label: &'static str) -> Result<HostBuffer, CommError> {
+    pub fn broadcast(
+        &self,
+        buffer: HostBuffer,
+        label: &'static str,
+    ) -> Result<HostBuffer, CommError> {
         let Some(transport) = &self.transport else {
             return Ok(buffer);
         };
-        let sent = if transport.rank() == 0 { buffer } else { HostBuffer::empty(buffer.dtype()) };
+        let sent = if transport.rank() == 0 {
+            buffer
+        } else {
+            HostBuffer::empty(buffer.dtype())
+        };
         match transport.broadcast(sent.into(), 0, label)? {
             Buffer::Host(buffer) => Ok(buffer),
             other => unreachable!("a broadcast of a host buffer returned {other:?}"),
@@ -75,6 +94,25 @@ impl Group {
             Some(transport) => transport.barrier(label),
             None => Ok(()),
         }
+    }
+
+    /// Does something long that makes no call itself, such as waiting for a disk, and gives signs of
+    /// life meanwhile. What is done must have an end of its own.
+    pub fn busy<T>(&self, work: impl FnOnce() -> T) -> T {
+        let Some(transport) = &self.transport else {
+            return work();
+        };
+        let (done, waiting) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while waiting.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+                    transport.heartbeat();
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
     }
 
     /// Says that this rank is alive while it does something long.

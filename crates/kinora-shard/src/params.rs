@@ -32,7 +32,11 @@ pub struct ParamTable {
 impl ParamTable {
     pub(crate) fn add(&mut self, id: ParamId, spec: ParamSpec) {
         let taken = self.specs.iter().any(|other| other.path == spec.path);
-        assert!(!taken, "two parameters are called {}: give one of them another path", spec.path);
+        assert!(
+            !taken,
+            "two parameters are called {}: give one of them another path",
+            spec.path
+        );
         self.index.insert(id, self.specs.len());
         self.specs.push(spec);
     }
@@ -54,7 +58,10 @@ impl ParamTable {
 
     /// The elements of the whole model.
     pub fn whole_len(&self) -> usize {
-        self.specs.iter().map(|spec| spec.layout.shape.iter().product::<usize>()).sum()
+        self.specs
+            .iter()
+            .map(|spec| spec.layout.shape.iter().product::<usize>())
+            .sum()
     }
 
     /// The elements that this rank holds.

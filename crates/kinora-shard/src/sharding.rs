@@ -21,7 +21,9 @@ pub struct Sharding {
 #[derive(Debug, Error)]
 pub enum ShardError {
     /// The mesh and the number of launched ranks differ.
-    #[error("mesh {mesh} needs {needed} ranks, but {launched} were launched\n  help: change [mesh], or launch {needed} ranks")]
+    #[error(
+        "mesh {mesh} needs {needed} ranks, but {launched} were launched\n  help: change [mesh], or launch {needed} ranks"
+    )]
     World {
         /// The mesh.
         mesh: Mesh,
@@ -46,7 +48,13 @@ impl Sharding {
 
     /// What a rank of a mesh would know, without any peers: for plans that are only looked at.
     pub fn pretend(mesh: Mesh, plan: Plan, rank: usize) -> Arc<Self> {
-        Arc::new(Self { mesh, plan, rank, world: Group::alone(), groups: HashMap::new() })
+        Arc::new(Self {
+            mesh,
+            plan,
+            rank,
+            world: Group::alone(),
+            groups: HashMap::new(),
+        })
     }
 
     /// Forms this rank's groups; every rank of the world calls it with the same mesh and plan.
@@ -57,14 +65,20 @@ impl Sharding {
         plan.check(&mesh)?;
         let (needed, launched) = (mesh.ranks(), world.size());
         if needed != launched {
-            return Err(ShardError::World { mesh, needed, launched });
+            return Err(ShardError::World {
+                mesh,
+                needed,
+                launched,
+            });
         }
         let rank = world.rank();
         let axes = mesh.axes();
         let mut groups = HashMap::new();
         for mask in 1..1_usize << axes.len() {
-            let subset: Vec<MeshAxis> =
-                (0..axes.len()).filter(|i| mask >> i & 1 == 1).map(|i| axes[i]).collect();
+            let subset: Vec<MeshAxis> = (0..axes.len())
+                .filter(|i| mask >> i & 1 == 1)
+                .map(|i| axes[i])
+                .collect();
             let names: Vec<String> = subset.iter().map(ToString::to_string).collect();
             let color = mesh.color(rank, &subset);
             let group = world
@@ -72,7 +86,13 @@ impl Sharding {
                 .expect("every rank has a color, so every rank is in a group");
             groups.insert(subset, Group::new(group));
         }
-        Ok(Arc::new(Self { mesh, plan, rank, world: Group::new(world), groups }))
+        Ok(Arc::new(Self {
+            mesh,
+            plan,
+            rank,
+            world: Group::new(world),
+            groups,
+        }))
     }
 
     /// The mesh.
@@ -97,8 +117,12 @@ impl Sharding {
 
     /// The group over some mesh axes (axes of size one count for nothing).
     pub fn group(&self, axes: &[MeshAxis]) -> Group {
-        let axes: Vec<MeshAxis> =
-            self.mesh.axes().into_iter().filter(|axis| axes.contains(axis)).collect();
+        let axes: Vec<MeshAxis> = self
+            .mesh
+            .axes()
+            .into_iter()
+            .filter(|axis| axes.contains(axis))
+            .collect();
         self.groups.get(&axes).cloned().unwrap_or_default()
     }
 

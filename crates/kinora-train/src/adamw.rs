@@ -17,7 +17,10 @@ impl AdamW {
     /// Moments of zero, for parameters like these.
     pub fn new(params: &[Tensor<1>]) -> Self {
         let zeros = || params.iter().map(Tensor::zeros_like).collect();
-        Self { first: zeros(), second: zeros() }
+        Self {
+            first: zeros(),
+            second: zeros(),
+        }
     }
 
     /// From stored moments.
@@ -48,7 +51,11 @@ impl AdamW {
         let steps = step as f64;
         let (unbias1, unbias2) = (1.0 - b1.powf(steps), 1.0 - b2.powf(steps));
         let scale = (second / unbias2).sqrt() + optim.epsilon;
-        let kept = if decay { param * (1.0 - rate * optim.weight_decay) } else { param };
+        let kept = if decay {
+            param * (1.0 - rate * optim.weight_decay)
+        } else {
+            param
+        };
         kept - first / scale * (rate / unbias1)
     }
 }

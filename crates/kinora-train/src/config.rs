@@ -1,5 +1,7 @@
 //! The settings of training.
 
+use crate::TrainError;
+use kinora_data::Bucket;
 use kinora_flow::{Path, Times};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +46,7 @@ pub struct OptimConfig {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decoupled weight decay, of matrices only.
+    /// Decoupled weight decay, of tensors of two dimensions or more.
     pub weight_decay: f64,
     /// The gradient's norm is clipped to this.
     pub clip: f64,
@@ -66,10 +68,40 @@ pub struct Decay {
     pub to: f64,
 }
 
+impl TrainConfig {
+    /// Checks that every bucket's batch can be shared evenly by `shares` data groups and their
+    /// micro-batches, or results would depend on the mesh.
+    ///
+    /// # Errors
+    /// [`TrainError::Batch`] for the first that cannot.
+    pub fn check_batches(&self, buckets: &[Bucket], shares: usize) -> Result<(), TrainError> {
+        let accumulate = self.accumulate;
+        match buckets
+            .iter()
+            .find(|bucket| bucket.batch % (shares * accumulate) != 0)
+        {
+            Some(bucket) => {
+                let (batch, bucket) = (bucket.batch, bucket.to_string());
+                Err(TrainError::Batch {
+                    batch,
+                    bucket,
+                    shares,
+                    accumulate,
+                })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl OptimConfig {
     /// The learning rate of a step, counted from 1, of `steps`.
     pub fn rate(&self, step: u64, steps: u64) -> f64 {
-        let warm = if self.warmup == 0 { 1.0 } else { step as f64 / self.warmup as f64 };
+        let warm = if self.warmup == 0 {
+            1.0
+        } else {
+            step as f64 / self.warmup as f64
+        };
         let from = self.decay.from * steps as f64;
         let left = (steps as f64 - step as f64) / (steps as f64 - from).max(1.0);
         let decay = self.decay.to + (1.0 - self.decay.to) * left.clamp(0.0, 1.0);

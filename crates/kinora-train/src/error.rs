@@ -42,7 +42,9 @@ pub enum TrainError {
         accumulate: usize,
     },
     /// A loss that is not a number.
-    #[error("step {step}: the loss is {loss} and the gradient's norm {norm}\n  help: lower train.optim.lr, or start again from the last checkpoint with other data")]
+    #[error(
+        "step {step}: the loss is {loss} and the gradient's norm {norm}\n  help: lower train.optim.lr, or start again from the last checkpoint with other data"
+    )]
     Diverged {
         /// The step.
         step: u64,
@@ -52,7 +54,9 @@ pub enum TrainError {
         norm: f64,
     },
     /// A checkpoint that saw other data.
-    #[error("the checkpoint of step {step} was trained on other data ({was}), and data.paths now hold {is}\n  help: restore the data, or train into another folder")]
+    #[error(
+        "the checkpoint of step {step} was trained on other data ({was}), and data.paths now hold {is}\n  help: restore the data, or train into another folder"
+    )]
     OtherData {
         /// The step.
         step: u64,
@@ -62,12 +66,14 @@ pub enum TrainError {
         is: String,
     },
     /// Metadata of a checkpoint that cannot be read.
-    #[error("the checkpoint's metadata lacks {what}\n  help: it was written by another version; train into another folder")]
+    #[error(
+        "the checkpoint's metadata lacks {what}\n  help: it was written by another version; train into another folder"
+    )]
     Meta {
         /// What is missing.
         what: &'static str,
     },
-    /// A preview that failed.
-    #[error("a preview failed: {0}")]
-    Preview(String),
+    /// A video that could not be made, in words.
+    #[error("{0}")]
+    Sample(String),
 }

@@ -19,7 +19,11 @@ pub fn fit_pca(
     device: &Device,
     mut progress: impl FnMut(usize),
 ) -> Result<Pca, TrainError> {
-    let images_only = catalog.config().buckets.iter().all(|bucket| bucket.is_image());
+    let images_only = catalog
+        .config()
+        .buckets
+        .iter()
+        .all(|bucket| bucket.is_image());
     let mut loader = Loader::open(catalog.clone(), Part { index: 0, of: 1 }, 0)?;
     let mut fit = PcaFit::new(config, device);
     let mut seen = 0;
@@ -28,8 +32,12 @@ pub fn fit_pca(
         if batch.bucket.is_image() && !images_only {
             continue;
         }
-        let clips: Vec<&Clip> =
-            batch.samples.iter().map(|sample| &sample.clip).take(samples - seen).collect();
+        let clips: Vec<&Clip> = batch
+            .samples
+            .iter()
+            .map(|sample| &sample.clip)
+            .take(samples - seen)
+            .collect();
         fit.add(videos(&clips, device))?;
         seen += clips.len();
         progress(seen);

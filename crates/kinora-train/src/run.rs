@@ -46,7 +46,12 @@ pub trait Hooks: Sync {
     ///
     /// # Errors
     /// Anything that should stop the run, in words.
-    fn preview(&self, model: &TextToVideo, step: u64, sharding: &Arc<Sharding>) -> Result<(), String>;
+    fn preview(
+        &self,
+        model: &TextToVideo,
+        step: u64,
+        sharding: &Arc<Sharding>,
+    ) -> Result<(), String>;
 }
 
 /// How a run ended; the same on every rank.
@@ -66,7 +71,8 @@ pub struct Outcome {
 #[derive(Serialize)]
 struct Row {
     step: u64,
-    time: f64,
+    // Since the run was started or resumed.
+    session_seconds: f64,
     loss: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     loss_video: Option<f64>,
@@ -100,19 +106,12 @@ pub fn train(
     hooks: &dyn Hooks,
 ) -> Result<Outcome, TrainError> {
     let config = &run.config;
-    share_batches(run, sharding)?;
+    config.check_batches(&run.catalog.config().buckets, sharding.share().1)?;
     let device = (&run.device, run.dtype);
     let mut trainer = Trainer::new(config, &run.video, &run.text, run.seed, device, sharding);
     let root = checkpoints(&run.dir);
-    let fingerprint = fingerprint(&run.catalog);
-    let from = match latest(&root)? {
-        Some(path) => {
-            let checkpoint = Checkpoint::open(&path)?;
-            let was = checkpoint.meta()["data"].as_str().ok_or(TrainError::Meta { what: "data" })?;
-            if was != fingerprint {
-                let (was, is) = (was.to_string(), fingerprint);
-                return Err(TrainError::OtherData { step: checkpoint.step(), was, is });
-            }
+    let from = match resumable(&run.dir, &run.catalog)? {
+        Some(checkpoint) => {
             trainer.restore(&checkpoint)?;
             trainer.step()
         }
@@ -120,10 +119,11 @@ pub fn train(
     };
     // Nobody may begin a save before all have read.
     sharding.world().barrier("checkpoint read")?;
-    let meta = json!({ "data": fingerprint, "seed": run.seed, "mesh": sharding.mesh() });
+    let meta =
+        json!({ "data": fingerprint(&run.catalog), "seed": run.seed, "mesh": sharding.mesh() });
     let mut records = Records::open(run, from, sharding.rank())?;
-    let mut source =
-        Source::open(&run.catalog, sharding, from, &run.autoencoder, &run.device)?;
+    let mut source = Source::open(&run.catalog, sharding, from, &run.autoencoder, &run.device)?;
+    let mut skipped = 0;
     while trainer.step() < config.steps {
         let started = Instant::now();
         let batch = source.next()?;
@@ -131,8 +131,11 @@ pub fn train(
         let report = trainer.train(&batch)?;
         let times = (started.elapsed().as_secs_f64(), data_seconds);
         records.step(&batch, report, times, trainer.model().config())?;
-        for skipped in source.newly_skipped() {
-            records.note(&skipped)?;
+        if report.skipped > skipped {
+            skipped = report.skipped;
+            for skip in source.newly_skipped()? {
+                records.note(&skip)?;
+            }
         }
         let step = report.step;
         let last = step == config.steps;
@@ -142,10 +145,34 @@ pub fn train(
         }
         if due(config.preview_every) {
             let preview = hooks.preview(&trainer.averaged(), step, sharding);
-            preview.map_err(TrainError::Preview)?;
+            preview.map_err(TrainError::Sample)?;
         }
     }
     records.finish(trainer.step(), from)
+}
+
+/// The newest checkpoint of a run's folder, if there is one, which must be of these data.
+///
+/// # Errors
+/// If it is not whole, or of other data.
+pub fn resumable(dir: &Path, catalog: &Catalog) -> Result<Option<Checkpoint>, TrainError> {
+    let Some(path) = latest(&checkpoints(dir))? else {
+        return Ok(None);
+    };
+    let checkpoint = Checkpoint::open(&path)?;
+    let was = checkpoint.meta()["data"]
+        .as_str()
+        .ok_or(TrainError::Meta { what: "data" })?;
+    let is = fingerprint(catalog);
+    if was != is {
+        let was = was.to_string();
+        return Err(TrainError::OtherData {
+            step: checkpoint.step(),
+            was,
+            is,
+        });
+    }
+    Ok(Some(checkpoint))
 }
 
 fn save(trainer: &Trainer, root: &Path, meta: &Value, keep: usize) -> Result<(), TrainError> {
@@ -153,29 +180,24 @@ fn save(trainer: &Trainer, root: &Path, meta: &Value, keep: usize) -> Result<(),
     Ok(())
 }
 
-/// The samples of each bucket, by which a checkpoint knows its data again.
+/// All that decides the order of samples, by which a checkpoint knows its data again.
 fn fingerprint(catalog: &Catalog) -> String {
     let samples: Vec<String> = catalog
         .config()
         .buckets
         .iter()
         .zip(catalog.samples())
-        .map(|(bucket, samples)| format!("{samples} of {bucket}"))
+        .map(|(bucket, samples)| format!("{samples} {bucket} by {}", bucket.batch))
         .collect();
-    samples.join(", ")
-}
-
-/// Every bucket's batch must be shared evenly, or results would depend on the mesh.
-fn share_batches(run: &Run, sharding: &Sharding) -> Result<(), TrainError> {
-    let (_, shares) = sharding.share();
-    let accumulate = run.config.accumulate;
-    for bucket in &run.catalog.config().buckets {
-        if bucket.batch % (shares * accumulate) != 0 {
-            let (batch, bucket) = (bucket.batch, bucket.to_string());
-            return Err(TrainError::Batch { batch, bucket, shares, accumulate });
-        }
-    }
-    Ok(())
+    let config = catalog.config();
+    let ratio = config
+        .image_ratio
+        .map_or("their share".to_string(), |ratio| ratio.to_string());
+    format!(
+        "{}; image ratio {ratio}; data seed {}",
+        samples.join(", "),
+        config.seed
+    )
 }
 
 /// What rank 0 writes down.
@@ -189,11 +211,20 @@ impl Records {
     fn open(run: &Run, from: u64, rank: usize) -> Result<Self, TrainError> {
         let resume = (from > 0).then_some(from);
         let tracker = if rank == 0 {
-            Some(Tracker::open(&run.dir, resume, run.config.steps, run.console)?)
+            Some(Tracker::open(
+                &run.dir,
+                resume,
+                run.config.steps,
+                run.console,
+            )?)
         } else {
             None
         };
-        Ok(Self { tracker, started: Instant::now(), recent: vec![] })
+        Ok(Self {
+            tracker,
+            started: Instant::now(),
+            recent: vec![],
+        })
     }
 
     fn step(
@@ -214,7 +245,7 @@ impl Records {
         let tokens = batch.global * model.grid([t, h, w]).iter().product::<usize>();
         tracker.step(&Row {
             step: report.step,
-            time: self.started.elapsed().as_secs_f64(),
+            session_seconds: self.started.elapsed().as_secs_f64(),
             loss: report.loss,
             loss_video: (!batch.image).then_some(report.loss),
             loss_image: batch.image.then_some(report.loss),
@@ -225,7 +256,7 @@ impl Records {
             step_seconds,
             data_seconds,
             epoch: batch.epoch,
-            skipped: batch.skipped,
+            skipped: report.skipped,
         })?;
         Ok(())
     }
@@ -242,6 +273,11 @@ impl Records {
             tracker.finish()?;
         }
         let loss = self.recent.iter().sum::<f64>() / self.recent.len().max(1) as f64;
-        Ok(Outcome { step, from, loss, seconds: self.started.elapsed().as_secs_f64() })
+        Ok(Outcome {
+            step,
+            from,
+            loss,
+            seconds: self.started.elapsed().as_secs_f64(),
+        })
     }
 }

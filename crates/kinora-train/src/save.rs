@@ -39,7 +39,12 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of the disk, or of a peer.
-    pub fn save(&self, root: &Path, meta: &Value, keep: usize) -> Result<Option<PathBuf>, TrainError> {
+    pub fn save(
+        &self,
+        root: &Path,
+        meta: &Value,
+        keep: usize,
+    ) -> Result<Option<PathBuf>, TrainError> {
         let (rank, world) = (self.sharding.rank(), self.sharding.world());
         let saver = Saver::begin(root, self.step, rank)?;
         world.barrier("checkpoint begun")?;
@@ -61,7 +66,11 @@ impl Trainer {
         }
         saver.write_part(&pieces)?;
         world.barrier("checkpoint written")?;
-        let path = if rank == 0 { Some(saver.commit(meta, keep)?) } else { None };
+        let path = if rank == 0 {
+            Some(saver.commit(meta, keep)?)
+        } else {
+            None
+        };
         world.barrier("checkpoint committed")?;
         Ok(path)
     }
@@ -75,7 +84,11 @@ impl Trainer {
         let params = read(Weights::Raw.prefix())?;
         let average = read(Weights::Average.prefix())?;
         let optimizer = AdamW::from_moments(read(FIRST)?, read(SECOND)?);
-        let mut load = Load { table: &self.table, flat: &params, train: true };
+        let mut load = Load {
+            table: &self.table,
+            flat: &params,
+            train: true,
+        };
         self.model = self.model.clone().map(&mut load);
         self.average = average;
         self.optimizer = optimizer;
@@ -96,7 +109,11 @@ pub fn restore_weights(
     (device, dtype): (&Device, DType),
 ) -> Result<TextToVideo, CkptError> {
     let flat = read_all(checkpoint, weights.prefix(), table, device, dtype)?;
-    Ok(model.map(&mut Load { table, flat: &flat, train: false }))
+    Ok(model.map(&mut Load {
+        table,
+        flat: &flat,
+        train: false,
+    }))
 }
 
 /// Of the ranks that hold the same box, the first along every axis writes it.
@@ -144,7 +161,10 @@ fn read_all(
             other => panic!("{name} holds {other:?}, which are no weights"),
         };
         let data = TensorData::from_bytes_vec(bytes, [spec.local_len()], stored);
-        Ok(Tensor::from_data(data.convert_dtype(dtype), (device, dtype)))
+        Ok(Tensor::from_data(
+            data.convert_dtype(dtype),
+            (device, dtype),
+        ))
     };
     table.specs().iter().map(read).collect()
 }

@@ -2,9 +2,10 @@
 
 use crate::{LatentBatch, TrainError};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use kinora_comm::HostBuffer;
+use kinora_comm::{Buffer, CommError, HostBuffer};
 use kinora_data::{Batch, Catalog, Loader, Part};
 use kinora_media::Clip;
+use kinora_mesh::Axis;
 use kinora_models::autoencoder::Autoencoder;
 use kinora_shard::{Group, Sharding};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub struct Source {
     loader: Option<Loader>,
     group: Group,
+    // The ranks of the same place in all data groups.
+    peers: Group,
     autoencoder: Arc<dyn Autoencoder>,
     device: Device,
     named: usize,
@@ -46,40 +49,68 @@ impl Source {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let group = sharding.data_group();
+        let peers = sharding.group(&sharding.cuts(Axis::Batch));
         let (index, of) = sharding.share();
         let loader = if group.rank() == 0 {
-            Some(Loader::open(catalog.clone(), Part { index, of }, first_step)?)
+            Some(Loader::open(
+                catalog.clone(),
+                Part { index, of },
+                first_step,
+            )?)
         } else {
             None
         };
         let (autoencoder, device) = (autoencoder.clone(), device.clone());
-        Ok(Self { loader, group, autoencoder, device, named: 0 })
+        Ok(Self {
+            loader,
+            group,
+            peers,
+            autoencoder,
+            device,
+            named: 0,
+        })
     }
 
     /// The next step's share.
     ///
     /// # Errors
     /// Those of the data, or of a peer.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<LatentBatch, TrainError> {
         let Some(loader) = &mut self.loader else {
             return self.receive();
         };
-        let batch = loader.next()?;
-        let batch = encode(&batch, loader.skipped().bad, &*self.autoencoder, &self.device);
+        let batch = self.group.busy(|| loader.next())?;
+        let batch = encode(
+            &batch,
+            loader.skipped().bad,
+            &*self.autoencoder,
+            &self.device,
+        );
         self.send(&batch)?;
         Ok(batch)
     }
 
-    /// What could not be decoded since the last call, in words.
-    pub fn newly_skipped(&mut self) -> Vec<String> {
-        let Some(loader) = &self.loader else {
-            return vec![];
-        };
-        let first = &loader.skipped().first;
+    /// What could not be decoded since the last call, in words: on the first rank of each data group,
+    /// that of all data groups. Every rank calls it behind the same step.
+    ///
+    /// # Errors
+    /// Those of a peer.
+    pub fn newly_skipped(&mut self) -> Result<Vec<String>, TrainError> {
+        let first = self
+            .loader
+            .as_ref()
+            .map_or(&[][..], |loader| &loader.skipped().first);
         let new = first.iter().skip(self.named);
-        let new = new.map(|skip| format!("skipped {}: {}", skip.id, skip.reason)).collect();
+        let lines: String = new
+            .map(|skip| format!("skipped {}: {}\n", skip.id, skip.reason))
+            .collect();
         self.named = first.len();
-        new
+        let all = gather(&self.peers, lines.into_bytes())?;
+        Ok(String::from_utf8_lossy(&all)
+            .lines()
+            .map(str::to_string)
+            .collect())
     }
 
     fn send(&self, batch: &LatentBatch) -> Result<(), TrainError> {
@@ -97,15 +128,25 @@ impl Source {
             skipped: batch.skipped,
         };
         let header = serde_json::to_vec(&header).expect("a header of numbers and strings");
-        self.group.broadcast(HostBuffer::U8(header), "batch header")?;
-        let latents = batch.latents.to_data().try_into_vec::<f32>().expect("latents are f32");
-        self.group.broadcast(HostBuffer::F32(latents), "batch latents")?;
+        self.group
+            .broadcast(HostBuffer::U8(header), "batch header")?;
+        let latents = batch
+            .latents
+            .to_data()
+            .try_into_vec::<f32>()
+            .expect("latents are f32");
+        self.group
+            .broadcast(HostBuffer::F32(latents), "batch latents")?;
         Ok(())
     }
 
     fn receive(&self) -> Result<LatentBatch, TrainError> {
-        let header = self.group.broadcast(HostBuffer::U8(vec![]), "batch header")?;
-        let latents = self.group.broadcast(HostBuffer::F32(vec![]), "batch latents")?;
+        let header = self
+            .group
+            .broadcast(HostBuffer::U8(vec![]), "batch header")?;
+        let latents = self
+            .group
+            .broadcast(HostBuffer::F32(vec![]), "batch latents")?;
         let (HostBuffer::U8(header), HostBuffer::F32(latents)) = (header, latents) else {
             unreachable!("a broadcast keeps the element type");
         };
@@ -124,6 +165,23 @@ impl Source {
     }
 }
 
+/// The bytes of all ranks of a group, in their order.
+fn gather(group: &Group, bytes: Vec<u8>) -> Result<Vec<u8>, CommError> {
+    let Some(transport) = group.transport() else {
+        return Ok(bytes);
+    };
+    let len = Buffer::from(vec![bytes.len() as i64]);
+    let lens = transport.all_gather(len, vec![1; group.size()], "lengths of skips")?;
+    let Buffer::Host(HostBuffer::I64(lens)) = lens else {
+        unreachable!("a gather keeps the element type");
+    };
+    let lens = lens.into_iter().map(|len| len as usize).collect();
+    match transport.all_gather(bytes.into(), lens, "skips")? {
+        Buffer::Host(HostBuffer::U8(all)) => Ok(all),
+        _ => unreachable!("a gather keeps the element type"),
+    }
+}
+
 fn encode(
     batch: &Batch,
     skipped: u64,
@@ -136,9 +194,18 @@ fn encode(
         global: batch.bucket.batch,
         first: batch.samples[0].position,
         latents: autoencoder.encode(videos(&clips, device)),
-        captions: batch.samples.iter().map(|sample| sample.caption.clone()).collect(),
+        captions: batch
+            .samples
+            .iter()
+            .map(|sample| sample.caption.clone())
+            .collect(),
         image: batch.bucket.frames == 1,
-        epoch: batch.samples.iter().map(|sample| sample.epoch).max().unwrap_or(0),
+        epoch: batch
+            .samples
+            .iter()
+            .map(|sample| sample.epoch)
+            .max()
+            .unwrap_or(0),
         skipped,
     }
 }
@@ -152,12 +219,19 @@ pub fn videos(clips: &[&Clip], device: &Device) -> Tensor<5> {
     let frame = h * w;
     let mut data = vec![0.0_f32; clips.len() * 3 * t * frame];
     for (clip, out) in clips.iter().zip(data.chunks_exact_mut(3 * t * frame)) {
-        assert_eq!((clip.frames, clip.height, clip.width), (t, h, w), "clips of one bucket");
+        assert_eq!(
+            (clip.frames, clip.height, clip.width),
+            (t, h, w),
+            "clips of one bucket"
+        );
         for (i, pixel) in clip.rgb.chunks_exact(3).enumerate() {
             for (channel, &value) in pixel.iter().enumerate() {
                 out[channel * t * frame + i] = f32::from(value) / 127.5 - 1.0;
             }
         }
     }
-    Tensor::from_data(TensorData::new(data, [clips.len(), 3, t, h, w]), (device, DType::F32))
+    Tensor::from_data(
+        TensorData::new(data, [clips.len(), 3, t, h, w]),
+        (device, DType::F32),
+    )
 }

@@ -36,6 +36,8 @@ pub struct Report {
     pub norm: f64,
     /// The learning rate.
     pub rate: f64,
+    /// Clips that could not be decoded so far, in all data groups.
+    pub skipped: u64,
 }
 
 impl Trainer {
@@ -83,7 +85,11 @@ impl Trainer {
 
     /// The model of averaged weights, without gradients: the one that generates.
     pub fn averaged(&self) -> TextToVideo {
-        let mut load = Load { table: &self.table, flat: &self.average, train: false };
+        let mut load = Load {
+            table: &self.table,
+            flat: &self.average,
+            train: false,
+        };
         self.model.clone().map(&mut load)
     }
 
@@ -95,7 +101,11 @@ impl Trainer {
         let mut total: Option<(f64, Gradients)> = None;
         for micro in 0..self.config.accumulate {
             let range = micro * share..(micro + 1) * share;
-            let latents = batch.latents.clone().narrow(0, range.start, share).cast(self.dtype);
+            let latents = batch
+                .latents
+                .clone()
+                .narrow(0, range.start, share)
+                .cast(self.dtype);
             let positions: Vec<u64> = range.clone().map(|i| batch.first + i as u64).collect();
             let (noise, times) = self.draw(batch.step, &positions, [c, t, h, w]);
             let captions = self.drop_captions(batch.step, &positions, &batch.captions[range]);
@@ -127,7 +137,9 @@ impl Trainer {
     pub fn train(&mut self, batch: &LatentBatch) -> Result<Report, TrainError> {
         let (loss, gradients) = self.gradients(batch);
         let batch_axes = self.sharding.cuts(kinora_mesh::Axis::Batch);
-        let loss = self.sharding.group(&batch_axes).sum(vec![loss], "loss")?[0];
+        let sums = vec![loss, batch.skipped as f64];
+        let sums = self.sharding.group(&batch_axes).sum(sums, "loss")?;
+        let (loss, skipped) = (sums[0], sums[1] as u64);
         let gradients = gradients.reduce(&self.table, &self.sharding);
         let norm = gradients.norm(&self.table, &self.sharding)?;
         let step = self.step + 1;
@@ -135,11 +147,21 @@ impl Trainer {
             return Err(TrainError::Diverged { step, loss, norm });
         }
         let clip = self.config.optim.clip;
-        let gradients = if norm > clip { gradients.scale(clip / norm) } else { gradients };
+        let gradients = if norm > clip {
+            gradients.scale(clip / norm)
+        } else {
+            gradients
+        };
         let rate = self.config.optim.rate(step, self.config.steps);
         self.update(&gradients, step, rate);
         self.step = step;
-        Ok(Report { step, loss, norm, rate })
+        Ok(Report {
+            step,
+            loss,
+            norm,
+            rate,
+            skipped,
+        })
     }
 
     fn update(&mut self, gradients: &Gradients, step: u64, rate: f64) {
@@ -148,21 +170,20 @@ impl Trainer {
         let mut updated = Vec::with_capacity(params.len());
         for (index, (param, gradient)) in params.into_iter().zip(gradients.flat()).enumerate() {
             let decay = self.table.specs()[index].layout.shape.len() > 1;
-            let param = self.optimizer.update(
-                index,
-                param,
-                gradient.clone(),
-                decay,
-                (step, rate),
-                &optim,
-            );
+            let param =
+                self.optimizer
+                    .update(index, param, gradient.clone(), decay, (step, rate), &optim);
             let average = self.average[index].clone();
             // The average's first steps must not be those of the random start.
             let keep = optim.ema.min(step as f64 / (step as f64 + 10.0));
             self.average[index] = average * keep + param.clone() * (1.0 - keep);
             updated.push(param);
         }
-        let mut load = Load { table: &self.table, flat: &updated, train: true };
+        let mut load = Load {
+            table: &self.table,
+            flat: &updated,
+            train: true,
+        };
         self.model = self.model.clone().map(&mut load);
     }
 
@@ -180,7 +201,10 @@ impl Trainer {
         let [c, t, h, w] = shape;
         let options = (&self.device, self.dtype);
         (
-            Tensor::from_data(TensorData::new(noise, [positions.len(), c, t, h, w]), options.clone()),
+            Tensor::from_data(
+                TensorData::new(noise, [positions.len(), c, t, h, w]),
+                options,
+            ),
             Tensor::from_data(TensorData::new(times, [positions.len()]), options),
         )
     }
@@ -191,7 +215,13 @@ impl Trainer {
         positions
             .iter()
             .zip(captions)
-            .map(|(&position, caption)| if kept(position) { caption.clone() } else { String::new() })
+            .map(|(&position, caption)| {
+                if kept(position) {
+                    caption.clone()
+                } else {
+                    String::new()
+                }
+            })
             .collect()
     }
 }
@@ -225,7 +255,122 @@ impl ModuleMapper for Load<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, old, _) = param.consume();
         let value: Tensor<D> = self.flat[self.table.index(id)].clone().reshape(old.dims());
-        let value = if self.train { value.autodiff().require_grad() } else { value };
+        let value = if self.train {
+            value.autodiff().require_grad()
+        } else {
+            value
+        };
         Param::initialized(id, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Decay, OptimConfig};
+    use kinora_models::movie_gen::TextInput;
+
+    /// A trainer in f64 after a few steps, when no weight is zero any more, and a batch for it.
+    fn trained() -> (Trainer, LatentBatch) {
+        let optim = OptimConfig {
+            lr: 1e-2,
+            betas: [0.9, 0.99],
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip: 1.0,
+            warmup: 0,
+            decay: Decay { from: 1.0, to: 1.0 },
+            ema: 0.9,
+        };
+        let config = TrainConfig {
+            steps: 10,
+            accumulate: 1,
+            caption_dropout: 0.0,
+            checkpoint_every: 10,
+            keep: 1,
+            preview_every: 0,
+            path: Default::default(),
+            times: Default::default(),
+            optim,
+        };
+        let video = MovieGenConfig {
+            layers: 2,
+            dim: 12,
+            ffn: 10,
+            heads: 2,
+            channels: 3,
+            patch: [1, 1, 2],
+            max_latent: [2, 3, 4],
+            position_scale: 1.0,
+            texts: vec![TextInput {
+                name: "bytes".into(),
+                width: 8,
+            }],
+        };
+        let text = BytesConfig {
+            width: 8,
+            layers: 1,
+            heads: 2,
+            ffn: 6,
+            windows: 11,
+            max_words: 4,
+        };
+        let device = Device::flex();
+        let sharding = Sharding::single();
+        let mut trainer = Trainer::new(&config, &video, &text, 1, (&device, DType::F64), &sharding);
+        let data: Vec<f32> = Stream::new(5, "data")
+            .normals(0..144)
+            .into_iter()
+            .map(|x| x as f32)
+            .collect();
+        let batch = LatentBatch {
+            step: 0,
+            global: 2,
+            first: 0,
+            latents: Tensor::from_data(TensorData::new(data, [2, 3, 2, 3, 4]), &device),
+            captions: vec!["a red circle".into(), "two moving".into()],
+            image: false,
+            epoch: 0,
+            skipped: 0,
+        };
+        for _ in 0..3 {
+            trainer.train(&batch).unwrap();
+        }
+        (trainer, batch)
+    }
+
+    /// Every parameter's gradient is the slope of the loss along a random direction.
+    #[test]
+    fn gradients_are_slopes_of_the_loss() {
+        let (mut trainer, batch) = trained();
+        let (_, gradients) = trainer.gradients(&batch);
+        let params = flat_params(&trainer.model, &trainer.table);
+        for index in 0..params.len() {
+            let path = trainer.table.specs()[index].path.clone();
+            let len = params[index].dims()[0];
+            let direction = Stream::new(2, &path).normals(0..len as u64);
+            let direction = Tensor::<1>::from_data(
+                TensorData::new(direction, [len]),
+                (&trainer.device, DType::F64),
+            );
+            let mut loss = |step: f64| {
+                let mut moved = params.clone();
+                moved[index] = params[index].clone() + direction.clone() * step;
+                let mut load = Load {
+                    table: &trainer.table,
+                    flat: &moved,
+                    train: true,
+                };
+                trainer.model = trainer.model.clone().map(&mut load);
+                trainer.gradients(&batch).0
+            };
+            let step = 1e-5;
+            let slope = (loss(step) - loss(-step)) / (2.0 * step);
+            let claimed = (gradients.flat()[index].clone() * direction)
+                .sum()
+                .into_scalar::<f64>();
+            let error = (slope - claimed).abs() / slope.abs().max(1e-3);
+            assert!(error < 1e-5, "{path}: slope {slope}, gradient {claimed}");
+        }
     }
 }

@@ -19,7 +19,10 @@ fn folder(run: &Path) -> PathBuf {
 pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) -> Outcome<Pca> {
     let folder = folder(run);
     let path = latest(&folder)?.ok_or_else(|| {
-        Failure::input(format!("{} holds no autoencoder\n  help: train the run first", folder.display()))
+        Failure::input(format!(
+            "{} holds no autoencoder\n  help: train the run first",
+            folder.display()
+        ))
     })?;
     let checkpoint = Checkpoint::open(&path)?;
     checkpoint.verify()?;
@@ -34,9 +37,17 @@ pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) ->
     }
     let floats = |name: &str| -> Outcome<Vec<f32>> {
         let bytes = checkpoint.read_whole(name)?;
-        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        Ok(bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect())
     };
-    let parts = [floats("mean")?, floats("basis")?, floats("scale")?, floats("explained")?];
+    let parts = [
+        floats("mean")?,
+        floats("basis")?,
+        floats("scale")?,
+        floats("explained")?,
+    ];
     Pca::from_parts(&config, parts, device).map_err(|error| Failure::Input(error.into()))
 }
 
@@ -53,7 +64,9 @@ pub(crate) fn read_or_fit(
     }
     let (config, samples) = section.pca();
     let bar = console.progress(samples as u64, "fitting the autoencoder, video");
-    let pca = kinora_train::fit_pca(catalog, &config, samples, device, |done| bar.at(done as u64))?;
+    let pca = kinora_train::fit_pca(catalog, &config, samples, device, |done| {
+        bar.at(done as u64)
+    })?;
     bar.finish();
     let pieces: Vec<Piece> = pca
         .parts()

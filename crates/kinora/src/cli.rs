@@ -3,13 +3,16 @@
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Train, fine-tune and run flow-matching video transformers, on one CPU or sharded.
+/// Train and run flow-matching video transformers, on one CPU or sharded.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Exit codes: 0 done, 1 something failed on the way, 2 the input does not work,
 70 a rank hung and had to be ended.
 
-Start here:  kinora train configs/quickstart.toml")]
+Start here:  kinora train configs/quickstart.toml"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -28,7 +31,7 @@ pub(crate) enum Verb {
     /// Make a data set, or look into one
     #[command(subcommand)]
     Data(Data),
-    /// Show what a run has done, and check its checkpoints
+    /// Show what a run has done, and check its newest checkpoint
     Inspect(Inspect),
     /// Show what this machine has and lacks
     Doctor(Doctor),
@@ -71,7 +74,7 @@ pub(crate) struct Generate {
     #[arg(long, short)]
     pub(crate) out: PathBuf,
     /// The length of the video; longer than trained is made of overlapping windows
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) seconds: Option<f64>,
     /// Other seeds make other videos
     #[arg(long, default_value_t = 0)]
@@ -80,7 +83,7 @@ pub(crate) struct Generate {
     #[arg(long)]
     pub(crate) steps: Option<usize>,
     /// Strength of the prompt, instead of the configuration's; 1 is none
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) guidance: Option<f64>,
     #[command(flatten)]
     pub(crate) changes: Changes,

@@ -3,6 +3,7 @@
 use kinora_ckpt::CkptError;
 use kinora_comm::local::{RankFailure, What};
 use kinora_data::DataError;
+use kinora_shard::ShardError;
 use kinora_train::TrainError;
 use std::fmt;
 use std::process::ExitCode;
@@ -40,7 +41,16 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Input(error) | Failure::Run(error) => write!(f, "{error:#}"),
+            Failure::Input(error) | Failure::Run(error) => {
+                let mut text = error.to_string();
+                // Many errors name their cause themselves.
+                for cause in error.chain().skip(1).map(ToString::to_string) {
+                    if !text.contains(&cause) {
+                        text = format!("{text}: {cause}");
+                    }
+                }
+                f.write_str(&text)
+            }
         }
     }
 }
@@ -78,7 +88,14 @@ impl From<CkptError> for Failure {
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        Failure::Input(error.into())
+        match error {
+            DataError::Io { .. }
+            | DataError::Write { .. }
+            | DataError::Panic { .. }
+            | DataError::Stalled { .. }
+            | DataError::Ended { .. } => Failure::Run(error.into()),
+            other => Failure::Input(other.into()),
+        }
     }
 }
 
@@ -86,10 +103,12 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Checkpoint(error) => error.into(),
+            TrainError::Data(error) => error.into(),
             TrainError::Track(_)
             | TrainError::Comm(_)
+            | TrainError::Shard(ShardError::Comm(_))
             | TrainError::Diverged { .. }
-            | TrainError::Preview(_) => Failure::Run(error.into()),
+            | TrainError::Sample(_) => Failure::Run(error.into()),
             other => Failure::Input(other.into()),
         }
     }
@@ -103,15 +122,18 @@ impl From<RankFailure<TrainError>> for Failure {
                 Failure::Input(error) => Failure::Input(error),
                 Failure::Run(error) => Failure::Run(error.context(format!("rank {rank}"))),
             },
-            what => Failure::run(RankFailure::<String> {
-                rank,
-                what: match what {
-                    What::Panic(text) => What::Panic(text),
-                    What::Comm(error) => What::Comm(error),
-                    What::Error(error) => What::Error(error.to_string()),
-                },
-                stuck,
-            }.to_string()),
+            what => Failure::run(
+                RankFailure::<String> {
+                    rank,
+                    what: match what {
+                        What::Panic(text) => What::Panic(text),
+                        What::Comm(error) => What::Comm(error),
+                        What::Error(error) => What::Error(error.to_string()),
+                    },
+                    stuck,
+                }
+                .to_string(),
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `kinora`: trains, fine-tunes and runs flow-matching video transformers, on one CPU or sharded.
+//! `kinora`: trains and runs flow-matching video transformers, on one CPU or sharded.
 //!
 //! This crate holds the verbs, the configuration and the wiring; what it wires is in the libraries.
 //! It alone reads arguments, environment and configuration files.

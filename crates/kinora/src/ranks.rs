@@ -19,8 +19,12 @@ pub(crate) fn on_ranks<T: Send + 'static>(
         0 => (cores / mesh.ranks()).max(1),
         threads => threads,
     };
-    let world = World { deadline: config.run.deadline(), ..World::new(mesh.ranks(), threads) };
-    let results =
-        local::run(&world, move |transport| body(Sharding::new(transport, mesh, plan.clone())?))?;
+    let world = World {
+        deadline: config.run.deadline(),
+        ..World::new(mesh.ranks(), threads)
+    };
+    let results = local::run(&world, move |transport| {
+        body(Sharding::new(transport, mesh, plan.clone())?)
+    })?;
     Ok(results.into_iter().next().expect("a mesh has a rank"))
 }

@@ -3,10 +3,11 @@
 use crate::autoencoder;
 use crate::config::{RunConfig, read_run};
 use crate::failure::{Failure, OrInput, Outcome};
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 use kinora_ckpt::{Checkpoint, latest};
 use kinora_data::Bucket;
-use kinora_generate::SampleConfig;
+use kinora_generate::{SampleConfig, clips};
+use kinora_media::Clip;
 use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Autoencoder, Pca};
 use kinora_models::bytes::BytesConfig;
@@ -39,6 +40,7 @@ impl Trained {
             Failure::input(format!("{} holds no checkpoint\n  help: train the run first, at least to train.checkpoint_every", root.display()))
         })?;
         let checkpoint = Checkpoint::open(&path)?;
+        checkpoint.verify()?;
         let section = config.need(&config.autoencoder, "autoencoder", verb)?;
         let pca = autoencoder::read(run, section, &device)?;
         let data = config.need(&config.data, "data", verb)?;
@@ -67,17 +69,33 @@ impl Trained {
         let cx = Cx::new(device.0, device.1, self.config.run.seed, sharding);
         let model = TextToVideo::new(&cx, &self.video, &self.text);
         let table = cx.table().clone();
-        Ok(restore_weights(model, &table, &self.checkpoint, Weights::Average, device)?)
+        Ok(restore_weights(
+            model,
+            &table,
+            &self.checkpoint,
+            Weights::Average,
+            device,
+        )?)
     }
 
     /// The latent of a video of the trained size with so many frames.
     pub(crate) fn latent(&self, frames: usize) -> Outcome<[usize; 4]> {
-        self.pca.latent_shape([frames, self.bucket.height, self.bucket.width]).or_input()
+        self.pca
+            .latent_shape([frames, self.bucket.height, self.bucket.width])
+            .or_input()
+    }
+
+    /// What latents of the model look like, of either dtype.
+    pub(crate) fn decode(&self, latents: Tensor<5>) -> Vec<Clip> {
+        clips(self.pca.decode(latents.cast(DType::F32)), self.fps())
     }
 
     /// Frames per second of the videos that it was trained on.
     pub(crate) fn fps(&self) -> f64 {
         // Only the made data set says; others are shown at Movie Gen's rate.
-        self.config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps)
+        self.config
+            .shapes
+            .as_ref()
+            .map_or(16.0, |shapes| shapes.fps)
     }
 }

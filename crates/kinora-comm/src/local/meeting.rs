@@ -1,15 +1,20 @@
 //! Where the ranks of one communicator meet, call by call.
 
 use crate::reduce::reduce;
-use crate::{Call, Collective, CommError, HostBuffer};
+use crate::{Call, Collective, CommError, HostBuffer, Reduce};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+
+// All-reduces of more elements than this are worth the trouble of sharing the work.
+const SHARED: usize = 4096;
 
 /// One call: what each rank brought.
 #[derive(Debug)]
 pub(super) struct Meeting {
     inputs: Vec<OnceLock<Input>>,
+    // Of a large all-reduce: the parts of its result.
+    slices: Vec<OnceLock<Result<HostBuffer, CommError>>>,
     // What a split makes, by color.
     rooms: Mutex<Vec<(usize, Arc<Room>)>>,
 }
@@ -119,6 +124,7 @@ impl Meeting {
     fn new(size: usize) -> Self {
         Self {
             inputs: (0..size).map(|_| OnceLock::new()).collect(),
+            slices: (0..size).map(|_| OnceLock::new()).collect(),
             rooms: Mutex::default(),
         }
     }
@@ -150,8 +156,8 @@ impl Meeting {
     }
 
     /// The result of a call that is complete, for the rank at place `rank` of `members`. Each rank
-    /// computes its own from all inputs, in the order of ranks, so no second meeting is needed and
-    /// all get the same bits.
+    /// takes its own from the inputs, which are combined in the order of ranks, so no second meeting
+    /// is needed and all get the same bits.
     pub(super) fn result(&self, rank: usize, members: &[usize]) -> Result<HostBuffer, CommError> {
         let call = &self.input(rank).call;
         if let Collective::Exchange { to, from, len } = call.collective {
@@ -167,6 +173,9 @@ impl Meeting {
         let mine = buffers[rank];
         let room_for = |len| HostBuffer::with_capacity(mine.dtype(), len);
         match &call.collective {
+            Collective::AllReduce { reduce: how } if buffers.len() > 2 && mine.len() > SHARED => {
+                self.reduce_together(call, *how, rank, &buffers)
+            }
             Collective::AllReduce { reduce: how } => {
                 reduce(&buffers, 0..mine.len(), *how, call.accumulate, call)
             }
@@ -177,7 +186,9 @@ impl Meeting {
             }
             Collective::AllGather { lens } => {
                 let mut out = room_for(lens.iter().sum());
-                buffers.iter().for_each(|part| out.extend(part, 0..part.len()));
+                buffers
+                    .iter()
+                    .for_each(|part| out.extend(part, 0..part.len()));
                 Ok(out)
             }
             Collective::AllToAll { lens } => {
@@ -192,6 +203,34 @@ impl Meeting {
             Collective::Barrier => Ok(room_for(0)),
             Collective::Exchange { .. } => unreachable!("handled above"),
         }
+    }
+
+    /// An all-reduce whose work the ranks share: each begins with its own slice, and does those of
+    /// others that are not there yet, so that none depends on when the others wait for the call.
+    fn reduce_together(
+        &self,
+        call: &Call,
+        how: Reduce,
+        rank: usize,
+        buffers: &[&HostBuffer],
+    ) -> Result<HostBuffer, CommError> {
+        let (len, size) = (buffers[rank].len(), buffers.len());
+        let slice = |i: usize| {
+            self.slices[i].get_or_init(|| {
+                let range = len * i / size..len * (i + 1) / size;
+                reduce(buffers, range, how, call.accumulate, call)
+            })
+        };
+        for i in rank..rank + size {
+            let _ = slice(i % size);
+        }
+        let dtype = call.accumulate.unwrap_or(buffers[rank].dtype());
+        let mut out = HostBuffer::with_capacity(dtype, len);
+        for i in 0..size {
+            let part = slice(i).as_ref().map_err(Clone::clone)?;
+            out.extend(part, 0..part.len());
+        }
+        Ok(out)
     }
 
     /// What an exchange brings this rank: moved, not copied, as nobody else receives it.
@@ -234,15 +273,64 @@ impl Meeting {
         let (meant, _) = views(from);
         if meant != Some(rank) {
             let (from, meant) = (members[from], world(meant));
-            return wrong(format!("rank {me} receives from rank {from}, which sends to {meant}"));
+            return wrong(format!(
+                "rank {me} receives from rank {from}, which sends to {meant}"
+            ));
         }
         let buffer = &self.input(from).buffer;
         let mut sent = buffer.write().unwrap_or_else(PoisonError::into_inner);
         if sent.len() != len {
             let (from, sent) = (members[from], sent.len());
-            return wrong(format!("rank {from} sends {sent} elements, but rank {me} expects {len}"));
+            return wrong(format!(
+                "rank {from} sends {sent} elements, but rank {me} expects {len}"
+            ));
         }
         let dtype = sent.dtype();
         Ok(std::mem::replace(&mut *sent, HostBuffer::empty(dtype)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn news_from_before_the_sleep_are_not_slept_over() {
+        let room = Room::new("pair".into(), vec![0, 1]);
+        let call = Call::new(Collective::Barrier, "x");
+        let meeting = room
+            .bring(0, 0, call.clone(), Vec::<u8>::new().into())
+            .unwrap();
+        let start = Instant::now();
+        room.wait(&meeting, Duration::from_secs(20), || true);
+        room.bring(1, 0, call, Vec::<u8>::new().into()).unwrap();
+        room.wait(&meeting, Duration::from_secs(20), || false);
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_receiver_of_an_exchange_gets_the_buffer_itself() {
+        let room = Room::new("pair".into(), vec![4, 7]);
+        let buffers = [vec![1.0_f32; 3], vec![2.0; 3]];
+        let sent = [buffers[0].as_ptr(), buffers[1].as_ptr()];
+        let mut meeting = None;
+        for (rank, buffer) in buffers.into_iter().enumerate() {
+            let peer = Some(1 - rank);
+            let exchange = Collective::Exchange {
+                to: peer,
+                from: peer,
+                len: 3,
+            };
+            let call = Call::new(exchange, "x");
+            meeting = Some(room.bring(rank, 0, call, buffer.into()).unwrap());
+        }
+        for rank in [0, 1] {
+            let HostBuffer::F32(got) = meeting.as_ref().unwrap().result(rank, &[4, 7]).unwrap()
+            else {
+                panic!("an exchange keeps the dtype")
+            };
+            assert_eq!(got.as_ptr(), sent[1 - rank]);
+        }
     }
 }

@@ -44,12 +44,24 @@ impl Member {
         let sequence = self.calls.fetch_add(1, Ordering::Relaxed);
         let operation = call.to_string();
         self.world.failed(&self.room.name, sequence, &operation)?;
-        let meeting = self.room.bring(self.rank, sequence, call, input).inspect_err(|error| {
-            self.world.fail(self.world_rank(), error.clone());
-        })?;
+        let meeting = self
+            .room
+            .bring(self.rank, sequence, call, input)
+            .inspect_err(|error| {
+                self.world.fail(self.world_rank(), error.clone());
+            })?;
         let (world, room) = (self.world.clone(), self.room.clone());
-        let place = Arc::new(Place { room, meeting, sequence, operation });
-        Ok(Waiting { world, place, rank: self.rank })
+        let place = Arc::new(Place {
+            room,
+            meeting,
+            sequence,
+            operation,
+        });
+        Ok(Waiting {
+            world,
+            place,
+            rank: self.rank,
+        })
     }
 }
 
@@ -100,7 +112,10 @@ impl Transport for Member {
         };
         let same = |&i: &usize| colors[i] == color as i64;
         let ranks: Vec<usize> = (0..self.size()).filter(same).collect();
-        let rank = ranks.iter().position(|&i| i == self.rank).expect("a rank has its own color");
+        let rank = ranks
+            .iter()
+            .position(|&i| i == self.rank)
+            .expect("a rank has its own color");
         let members: Vec<usize> = ranks.iter().map(|&i| self.room.members[i]).collect();
         let room = meeting.room(color, || {
             let room = Arc::new(Room::new(format!("{name}{members:?}"), members));
@@ -108,7 +123,12 @@ impl Transport for Member {
             room
         });
         let world = self.world.clone();
-        Ok(Some(Arc::new(Member { world, room, rank, calls: AtomicU64::new(0) })))
+        Ok(Some(Arc::new(Member {
+            world,
+            room,
+            rank,
+            calls: AtomicU64::new(0),
+        })))
     }
 
     fn heartbeat(&self) {
@@ -117,14 +137,29 @@ impl Transport for Member {
 
     fn abort(&self, reason: &str) {
         let rank = self.world_rank();
-        self.world.fail(rank, CommError::Aborted { rank, reason: reason.to_string() });
+        self.world.fail(
+            rank,
+            CommError::Aborted {
+                rank,
+                reason: reason.to_string(),
+            },
+        );
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sequence, operation, room, .. } = self;
-        write!(f, "{operation} (call {sequence} of communicator {})", room.name)
+        let Self {
+            sequence,
+            operation,
+            room,
+            ..
+        } = self;
+        write!(
+            f,
+            "{operation} (call {sequence} of communicator {})",
+            room.name
+        )
     }
 }
 
@@ -176,7 +211,9 @@ impl Waiting {
             }
             // A rank that waits is alive: only those that it waits for can be late.
             world.beat(me);
-            place.room.wait(&place.meeting, LOOK, || world.news() != news);
+            place
+                .room
+                .wait(&place.meeting, LOOK, || world.news() != news);
         }
     }
 
@@ -189,10 +226,22 @@ impl Waiting {
             // A rank may have arrived since it was found missing, and then have ended.
             if self.world.ended(rank) && place.missing().any(|missing| missing == rank) {
                 let cause = "its work had ended".to_string();
-                return Some(CommError::PeerLost { rank, operation, communicator, sequence, cause });
+                return Some(CommError::PeerLost {
+                    rank,
+                    operation,
+                    communicator,
+                    sequence,
+                    cause,
+                });
             }
             if let Some(waited) = self.world.late(rank, started) {
-                return Some(CommError::Late { rank, operation, communicator, sequence, waited });
+                return Some(CommError::Late {
+                    rank,
+                    operation,
+                    communicator,
+                    sequence,
+                    waited,
+                });
             }
         }
         self.world.deadlock(self.world_rank(), place)
@@ -204,8 +253,13 @@ impl Pending for Waiting {
         self.wait_for_peers()?;
         let me = self.world_rank();
         self.world.beat(me);
-        let result = self.place.meeting.result(self.rank, &self.place.room.members);
-        result.map(Buffer::Host).inspect_err(|error| self.world.fail(me, error.clone()))
+        let result = self
+            .place
+            .meeting
+            .result(self.rank, &self.place.room.members);
+        result
+            .map(Buffer::Host)
+            .inspect_err(|error| self.world.fail(me, error.clone()))
     }
 
     fn ready(&self) -> bool {
@@ -224,12 +278,23 @@ mod tests {
         let world = Arc::new(Shared::new(&World::new(1, 1)));
         let room = Arc::new(Room::new("world".into(), vec![0]));
         world.watch(&room);
-        let member = Member { world: world.clone(), room: room.clone(), rank: 0, calls: 0.into() };
+        let member = Member {
+            world: world.clone(),
+            room: room.clone(),
+            rank: 0,
+            calls: 0.into(),
+        };
         let member: Arc<dyn Transport> = Arc::new(member);
         for i in 0..1000 {
             let part = member.split(Some(i), "part").unwrap().unwrap();
-            part.all_reduce(vec![1.0_f32].into(), Reduce::Sum, "x").unwrap();
-            member.start(Call::new(Collective::Barrier, "left"), Vec::<u8>::new().into()).unwrap();
+            part.all_reduce(vec![1.0_f32].into(), Reduce::Sum, "x")
+                .unwrap();
+            member
+                .start(
+                    Call::new(Collective::Barrier, "left"),
+                    Vec::<u8>::new().into(),
+                )
+                .unwrap();
         }
         assert_eq!(room.under_way(), 0);
         assert!(world.watched() <= 2, "{} rooms are kept", world.watched());

@@ -48,7 +48,11 @@ impl Shared {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self {
             // With fewer cores than ranks, the peer may need the one that this rank would burn.
-            spin: if world.ranks <= cores { SPIN } else { Duration::ZERO },
+            spin: if world.ranks <= cores {
+                SPIN
+            } else {
+                Duration::ZERO
+            },
             deadline: world.deadline,
             start: Instant::now(),
             beats: (0..world.ranks).map(|_| AtomicU64::new(0)).collect(),
@@ -70,7 +74,11 @@ impl Shared {
     /// How long a rank has given no sign of life, if that is too long for one who waits since `since`.
     pub(super) fn late(&self, rank: usize, since: Instant) -> Option<Duration> {
         let beat = Duration::from_millis(self.beats[rank].load(Ordering::Relaxed));
-        let silent = self.start.elapsed().saturating_sub(beat).min(since.elapsed());
+        let silent = self
+            .start
+            .elapsed()
+            .saturating_sub(beat)
+            .min(since.elapsed());
         (silent > self.deadline).then_some(silent)
     }
 
@@ -173,7 +181,9 @@ impl Shared {
 
     /// Ends what [`Shared::list`] began.
     pub(super) fn unlist(&self, place: &Arc<Place>) {
-        self.lock().sleepers.retain(|sleeper| !Arc::ptr_eq(&sleeper.place, place));
+        self.lock()
+            .sleepers
+            .retain(|sleeper| !Arc::ptr_eq(&sleeper.place, place));
     }
 
     /// Whether rank `me`, which waits at `place`, does so in vain, because all that it waits for wait

@@ -7,9 +7,9 @@ use crate::{CommError, Transport};
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub struct World {
     /// How many.
     pub ranks: usize,
-    /// Threads of each rank's pool, on which Burn and rayon compute.
+    /// Threads of each rank's pool, on which Burn and rayon compute; 0 for one per core.
     pub threads: usize,
     /// How long a rank may give no sign of life while others wait for it.
     pub deadline: Duration,
@@ -106,6 +106,10 @@ impl<E: fmt::Debug + fmt::Display> std::error::Error for RankFailure<E> {}
 ///
 /// # Errors
 /// The first failure: a rank that only failed because a peer was lost is not reported.
+#[expect(
+    clippy::result_large_err,
+    reason = "it is returned once, at the end of a run"
+)]
 pub fn run<T, E, F>(world: &World, body: F) -> Result<Vec<T>, RankFailure<E>>
 where
     T: Send + 'static,
@@ -129,7 +133,12 @@ where
             let outcome = match pool {
                 Ok(pool) => pool.install(|| {
                     let world = shared.clone();
-                    let member = Member { world, room, rank, calls: AtomicU64::new(0) };
+                    let member = Member {
+                        world,
+                        room,
+                        rank,
+                        calls: AtomicU64::new(0),
+                    };
                     let run = AssertUnwindSafe(|| body(Arc::new(member)));
                     match catch_unwind(run) {
                         Ok(Ok(value)) => Ok(value),
@@ -170,13 +179,18 @@ where
             give_up = Some(Instant::now() + world.deadline);
         }
     }
-    let stuck: Vec<usize> = (0..world.ranks).filter(|&rank| outcomes[rank].is_none()).collect();
+    let stuck: Vec<usize> = (0..world.ranks)
+        .filter(|&rank| outcomes[rank].is_none())
+        .collect();
     let failure = shared.take_failure();
     let Some((rank, first)) = failure else {
-        return Ok(outcomes.into_iter().map(|outcome| match outcome {
-            Some(Ok(value)) => value,
-            _ => unreachable!("a world without failure has every result"),
-        }).collect());
+        return Ok(outcomes
+            .into_iter()
+            .map(|outcome| match outcome {
+                Some(Ok(value)) => value,
+                _ => unreachable!("a world without failure has every result"),
+            })
+            .collect());
     };
     let what = match outcomes[rank].take() {
         Some(Err(what)) => what,

@@ -11,7 +11,9 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ShapeError {
     /// Sides that the compression does not divide.
-    #[error("a video of {frames} frames of {height}x{width} does not divide into latents of {patch:?} (frames, height, width)\n  help: make each side a multiple, or use single frames")]
+    #[error(
+        "a video of {frames} frames of {height}x{width} does not divide into latents of {patch:?} (frames, height, width)\n  help: make each side a multiple, or use single frames"
+    )]
     Indivisible {
         /// Frames.
         frames: usize,
@@ -23,7 +25,9 @@ pub enum ShapeError {
         patch: [usize; 3],
     },
     /// Stored numbers that do not fit the settings.
-    #[error("the stored autoencoder has {found} numbers in {name}, but its settings need {wanted}\n  help: it was fitted with other settings; remove it to fit it again")]
+    #[error(
+        "the stored autoencoder has {found} numbers in {name}, but its settings need {wanted}\n  help: it was fitted with other settings; remove it to fit it again"
+    )]
     Stored {
         /// The tensor.
         name: &'static str,

@@ -35,7 +35,12 @@ impl PcaConfig {
         let [pt, ph, pw] = self.patch;
         let image = frames == 1;
         if (frames % pt != 0 && !image) || height % ph != 0 || width % pw != 0 {
-            return Err(ShapeError::Indivisible { frames, height, width, patch: self.patch });
+            return Err(ShapeError::Indivisible {
+                frames,
+                height,
+                width,
+                patch: self.patch,
+            });
         }
         Ok([if image { 1 } else { frames / pt }, height / ph, width / pw])
     }
@@ -43,10 +48,16 @@ impl PcaConfig {
     /// `[B, 3, T, H, W]` to patches `[B t h w, 3 pt ph pw]`, and the grid.
     fn patches(&self, video: Tensor<5>) -> (Tensor<2>, [usize; 3]) {
         let [b, _, t, h, w] = video.dims();
-        let grid = self.grid([t, h, w]).expect("a video whose shape was checked");
+        let grid = self
+            .grid([t, h, w])
+            .expect("a video whose shape was checked");
         let [pt, ph, pw] = self.patch;
         // A single frame is a clip in which nothing moves.
-        let video = if t == 1 { video.repeat_dim(2, pt) } else { video };
+        let video = if t == 1 {
+            video.repeat_dim(2, pt)
+        } else {
+            video
+        };
         let [nt, nh, nw] = grid;
         let patches = video
             .reshape([b, 3, nt, pt, nh, ph, nw, pw])
@@ -113,7 +124,12 @@ impl PcaFit {
     pub fn finish(self, device: &Device) -> Pca {
         let (n, channels) = (self.config.patch_len(), self.config.channels);
         let count = self.count.max(1) as f64;
-        let mean: Vec<f64> = self.sum.into_data().iter::<f64>().map(|x| x / count).collect();
+        let mean: Vec<f64> = self
+            .sum
+            .into_data()
+            .iter::<f64>()
+            .map(|x| x / count)
+            .collect();
         let products: Vec<f64> = self.products.into_data().iter::<f64>().collect();
         let covariance = DMatrix::from_fn(n, n, |i, j| {
             (products[i * n + j] + products[j * n + i]) / (2.0 * count) - mean[i] * mean[j]
@@ -123,7 +139,10 @@ impl PcaFit {
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
         order.truncate(channels);
-        let variances: Vec<f64> = order.iter().map(|&i| eigen.eigenvalues[i].max(1e-12)).collect();
+        let variances: Vec<f64> = order
+            .iter()
+            .map(|&i| eigen.eigenvalues[i].max(1e-12))
+            .collect();
         let explained = variances.iter().sum::<f64>() / total.max(1e-12);
         let whitened = |v: f64| v.sqrt().powf(1.0 - self.config.whiten);
         let common = variances.iter().map(|&v| whitened(v).powi(2)).sum::<f64>() / channels as f64;
@@ -163,7 +182,14 @@ impl Pca {
         let tensors = [(&mean, [1, n]), (&basis, [n, c]), (&scale, [1, c])].map(|(data, shape)| {
             Tensor::from_data(TensorData::new(data.clone(), shape), (device, DType::F32))
         });
-        Self { config, mean, basis, scale, tensors, explained }
+        Self {
+            config,
+            mean,
+            basis,
+            scale,
+            tensors,
+            explained,
+        }
     }
 
     /// The share of the patches' variance that the components hold, 0..=1.
@@ -199,11 +225,22 @@ impl Pca {
             ("explained", explained.len(), 1),
         ] {
             if found != wanted {
-                return Err(ShapeError::Stored { name, found, wanted });
+                return Err(ShapeError::Stored {
+                    name,
+                    found,
+                    wanted,
+                });
             }
         }
         let explained = f64::from(explained[0]);
-        Ok(Self::new(config.clone(), mean, basis, scale, explained, device))
+        Ok(Self::new(
+            config.clone(),
+            mean,
+            basis,
+            scale,
+            explained,
+            device,
+        ))
     }
 }
 
@@ -222,7 +259,8 @@ impl Autoencoder for Pca {
         let (patches, [t, h, w]) = self.config.patches(video);
         let [mean, basis, scale] = self.tensors.clone();
         let z = (patches - mean).matmul(basis) / scale;
-        z.reshape([b, t, h, w, self.config.channels]).permute([0, 4, 1, 2, 3])
+        z.reshape([b, t, h, w, self.config.channels])
+            .permute([0, 4, 1, 2, 3])
     }
 
     fn decode(&self, latent: Tensor<5>) -> Tensor<5> {
@@ -250,7 +288,9 @@ mod tests {
         for sample in 0..16 {
             let strengths = Stream::new(seed, "test").at(sample).normals(0..3);
             for i in 0..3 * 4 * 4 * 4 {
-                let x: f64 = (0..3).map(|k| strengths[k] * ((i * (k + 1)) as f64).sin()).sum();
+                let x: f64 = (0..3)
+                    .map(|k| strengths[k] * ((i * (k + 1)) as f64).sin())
+                    .sum();
                 data.push((0.2 * x).clamp(-1.0, 1.0) as f32);
             }
         }
@@ -260,7 +300,11 @@ mod tests {
     #[test]
     fn what_the_components_hold_is_given_back() {
         let device = Device::flex();
-        let config = PcaConfig { patch: [4, 4, 4], channels: 6, whiten: 0.5 };
+        let config = PcaConfig {
+            patch: [4, 4, 4],
+            channels: 6,
+            whiten: 0.5,
+        };
         let mut fit = PcaFit::new(&config, &device);
         for seed in 0..8 {
             fit.add(videos(seed)).unwrap();
@@ -280,8 +324,18 @@ mod tests {
 
     #[test]
     fn an_image_is_one_latent_frame_and_odd_sides_are_refused() {
-        let config = PcaConfig { patch: [4, 4, 4], channels: 2, whiten: 0.5 };
+        let config = PcaConfig {
+            patch: [4, 4, 4],
+            channels: 2,
+            whiten: 0.5,
+        };
         assert_eq!(config.grid([1, 8, 8]), Ok([1, 2, 2]));
-        assert!(config.grid([6, 8, 8]).unwrap_err().to_string().contains("6 frames of 8x8"));
+        assert!(
+            config
+                .grid([6, 8, 8])
+                .unwrap_err()
+                .to_string()
+                .contains("6 frames of 8x8")
+        );
     }
 }

@@ -28,13 +28,22 @@ impl Block {
         let width = Axis::Embed.of(config.dim);
         // Three branches a layer add up to a residual stream of about unit variance.
         let residual = (3.0 * config.layers as f64).powf(-0.5);
-        let attention = AttentionConfig { width, heads: config.heads, residual };
+        let attention = AttentionConfig {
+            width,
+            heads: config.heads,
+            residual,
+        };
         Self {
             modulation: Modulation::new(&cx.at("modulation"), width),
             norm1: RmsNorm::new(&cx.at("norm1"), width),
             attn: attention.init(&cx.at("attn")),
             norm2: RmsNorm::new(&cx.at("norm2"), width),
-            cross: attention.init(&cx.at("cross")),
+            // Positions are added again in every layer, and the text must be heard over them.
+            cross: AttentionConfig {
+                residual: 1.0,
+                ..attention
+            }
+            .init(&cx.at("cross")),
             norm3: RmsNorm::new(&cx.at("norm3"), width),
             mlp: SwiGlu::new(&cx.at("mlp"), width, config.ffn, residual),
         }
@@ -42,13 +51,21 @@ impl Block {
 
     /// `x` of `[B, S, D]` to the same; `time` is the shared modulation, `[B, 6, D]`. Positions are
     /// added at the entry of every layer (paper, section 3.1.3).
-    pub fn forward(&self, x: Tensor<3>, time: Tensor<3>, text: &Text, pos: &Positions) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        time: Tensor<3>,
+        text: &Text,
+        pos: &Positions,
+    ) -> Tensor<3> {
         let [attn, mlp] = self.modulation.forward(time);
         let x = x + pos.embedding.clone();
         let y = attn.shift_scale(self.norm1.forward(x.clone()));
         let x = x + attn.gate(self.attn.forward(y, None, pos.tokens));
         let y = self.norm2.forward(x.clone());
-        let x = x + self.cross.cross(y, text.tokens.clone(), Some(&text.mask), pos.tokens);
+        let x = x + self
+            .cross
+            .cross(y, text.tokens.clone(), Some(&text.mask), pos.tokens);
         let y = mlp.shift_scale(self.norm3.forward(x.clone()));
         x + mlp.gate(self.mlp.forward(y, pos.tokens))
     }

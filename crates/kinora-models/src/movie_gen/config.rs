@@ -1,6 +1,6 @@
 //! Sizes of a Movie Gen transformer.
 
-use kinora_mesh::{Axis, Mesh, Plan, PlanError};
+use kinora_mesh::{Axis, Extent};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -48,7 +48,9 @@ pub enum ConfigError {
         key: &'static str,
     },
     /// A width that heads do not divide.
-    #[error("model.dim = {dim} cannot be shared by model.heads = {heads}\n  help: make dim a multiple of heads")]
+    #[error(
+        "model.dim = {dim} cannot be shared by model.heads = {heads}\n  help: make dim a multiple of heads"
+    )]
     Heads {
         /// The width.
         dim: usize,
@@ -56,16 +58,15 @@ pub enum ConfigError {
         heads: usize,
     },
     /// A latent that patches do not divide.
-    #[error("model.max_latent = {latent:?} is not a multiple of model.patch = {patch:?}\n  help: change one of them")]
+    #[error(
+        "model.max_latent = {latent:?} is not a multiple of model.patch = {patch:?}\n  help: change one of them"
+    )]
     Patch {
         /// The latent.
         latent: [usize; 3],
         /// The patch.
         patch: [usize; 3],
     },
-    /// A plan that cannot cut the model.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
 }
 
 impl MovieGenConfig {
@@ -73,12 +74,21 @@ impl MovieGenConfig {
     /// latents, which are 73,728 tokens. The widths of the text encoders are a re-implementation's
     /// (mindone, examples/moviegen): UL2 4,096, MetaCLIP 1,280, ByT5 1,472.
     pub fn movie_gen_30b() -> Self {
-        Self { layers: 48, dim: 6144, ffn: 16384, heads: 48, ..Self::movie_gen_5b() }
+        Self {
+            layers: 48,
+            dim: 6144,
+            ffn: 16384,
+            heads: 48,
+            ..Self::movie_gen_5b()
+        }
     }
 
     /// The 5B model of the paper's ablations.
     pub fn movie_gen_5b() -> Self {
-        let text = |name: &str, width| TextInput { name: name.into(), width };
+        let text = |name: &str, width| TextInput {
+            name: name.into(),
+            width,
+        };
         Self {
             layers: 32,
             dim: 3072,
@@ -88,7 +98,11 @@ impl MovieGenConfig {
             patch: [1, 2, 2],
             max_latent: [32, 96, 96],
             position_scale: 1.0,
-            texts: vec![text("ul2", 4096), text("metaclip", 1280), text("byt5", 1472)],
+            texts: vec![
+                text("ul2", 4096),
+                text("metaclip", 1280),
+                text("byt5", 1472),
+            ],
         }
     }
 
@@ -103,7 +117,10 @@ impl MovieGenConfig {
             patch: [1, 1, 1],
             max_latent: [4, 4, 4],
             position_scale: 1.0,
-            texts: vec![TextInput { name: "bytes".into(), width: 64 }],
+            texts: vec![TextInput {
+                name: "bytes".into(),
+                width: 64,
+            }],
         }
     }
 
@@ -135,11 +152,11 @@ impl MovieGenConfig {
         [0, 1, 2].map(|i| latent[i] / self.patch[i])
     }
 
-    /// Checks the sizes, and that the plan can cut them.
+    /// Checks the sizes.
     ///
     /// # Errors
     /// The first that does not fit, with what would.
-    pub fn check(&self, plan: &Plan, mesh: &Mesh) -> Result<(), ConfigError> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("layers", self.layers),
             ("dim", self.dim),
@@ -154,16 +171,21 @@ impl MovieGenConfig {
             return Err(ConfigError::Zero { key });
         }
         if !self.dim.is_multiple_of(self.heads) {
-            return Err(ConfigError::Heads { dim: self.dim, heads: self.heads });
+            return Err(ConfigError::Heads {
+                dim: self.dim,
+                heads: self.heads,
+            });
         }
         let (latent, patch) = (self.max_latent, self.patch);
         if (0..3).any(|i| latent[i] % patch[i] != 0) {
             return Err(ConfigError::Patch { latent, patch });
         }
-        let head_dim = self.head_dim();
-        plan.check_even("model.heads", Axis::Heads.of(self.dim).by(head_dim), mesh)?;
-        plan.check_even("model.ffn", Axis::Hidden.of(self.ffn), mesh)?;
         Ok(())
+    }
+
+    /// What can only be cut into equal parts, by the name of its setting.
+    pub fn extents(&self) -> [(&'static str, Extent); 1] {
+        [("model.heads", Axis::Heads.of(self.dim).by(self.head_dim()))]
     }
 }
 
@@ -174,14 +196,21 @@ mod tests {
     // Per layer: 4 d^2 of attention, as much of cross-attention, 3 d f of the feed-forward network.
     #[test]
     fn the_presets_have_the_papers_sizes() {
-        for (config, billions) in
-            [(MovieGenConfig::movie_gen_30b(), 28.99), (MovieGenConfig::movie_gen_5b(), 4.83)]
-        {
+        for (config, billions) in [
+            (MovieGenConfig::movie_gen_30b(), 28.99),
+            (MovieGenConfig::movie_gen_5b(), 4.83),
+        ] {
             let layer = 8 * config.dim * config.dim + 3 * config.dim * config.ffn;
             let total = (config.layers * layer) as f64 / 1e9;
-            assert!((total - billions).abs() < 0.01, "{total} instead of {billions} billion");
+            assert!(
+                (total - billions).abs() < 0.01,
+                "{total} instead of {billions} billion"
+            );
             assert_eq!(config.head_dim(), 128);
-            assert_eq!(config.grid(config.max_latent).iter().product::<usize>(), 73_728);
+            assert_eq!(
+                config.grid(config.max_latent).iter().product::<usize>(),
+                73_728
+            );
         }
     }
 }

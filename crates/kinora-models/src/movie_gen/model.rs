@@ -35,7 +35,9 @@ impl MovieGen {
         let grid = config.grid(config.max_latent);
         let blocks = cx.at("blocks");
         Self {
-            patch: LinearConfig::new(token, width).with_bias().init(&cx.at("patch")),
+            patch: LinearConfig::new(token, width)
+                .with_bias()
+                .init(&cx.at("patch")),
             positions: FactorisedPositions::new(
                 &cx.at("positions"),
                 grid,
@@ -45,11 +47,16 @@ impl MovieGen {
             time: TimeEmbedding::new(&cx.at("time"), width),
             modulator: Modulator::new(&cx.at("modulator"), width),
             texts: Texts::new(&cx.at("texts"), config),
-            blocks: (0..config.layers).map(|i| Block::new(&blocks.at(i), config)).collect(),
+            blocks: (0..config.layers)
+                .map(|i| Block::new(&blocks.at(i), config))
+                .collect(),
             modulation: Modulation::new(&cx.at("modulation"), width),
             norm: RmsNorm::new(&cx.at("norm"), width),
             // Silent at first, so that training starts at the mean of the data.
-            head: LinearConfig::new(width, token).with_bias().scaled(0.0).init(&cx.at("head")),
+            head: LinearConfig::new(width, token)
+                .with_bias()
+                .scaled(0.0)
+                .init(&cx.at("head")),
             sequence: Sequence::new(cx),
             config: config.clone(),
         }
@@ -67,7 +74,10 @@ impl MovieGen {
     /// If the latent's sides are not multiples of the patch, or exceed `config.max_latent`.
     pub fn forward(&self, latent: Tensor<5>, time: Tensor<1>, texts: Vec<TextTokens>) -> Tensor<5> {
         let [_, channels, t, h, w] = latent.dims();
-        assert_eq!(channels, self.config.channels, "latents have {channels} channels");
+        assert_eq!(
+            channels, self.config.channels,
+            "latents have {channels} channels"
+        );
         let grid = self.config.grid([t, h, w]);
         let tokens = self.patchify(latent); // [B, S, C * pt * ph * pw]
         let pos = self.positions.forward(grid);
@@ -88,7 +98,11 @@ impl MovieGen {
         let [b, c, t, h, w] = latent.dims();
         let [pt, ph, pw] = self.config.patch;
         let [nt, nh, nw] = self.config.grid([t, h, w]);
-        assert_eq!([nt * pt, nh * ph, nw * pw], [t, h, w], "a latent of whole patches");
+        assert_eq!(
+            [nt * pt, nh * ph, nw * pw],
+            [t, h, w],
+            "a latent of whole patches"
+        );
         latent
             .reshape([b, c, nt, pt, nh, ph, nw, pw])
             .permute([0, 2, 4, 6, 1, 3, 5, 7])

@@ -53,17 +53,27 @@ impl Texts {
                 norm: LayerNorm::new(&cx.at("norm"), dim),
             }
         });
-        Self { projections: projections.collect(), entry: TextEntry::new(cx) }
+        Self {
+            projections: projections.collect(),
+            entry: TextEntry::new(cx),
+        }
     }
 
     /// The encoders' tokens, in the order of the config, to one sequence.
     pub fn forward(&self, texts: Vec<TextTokens>) -> Text {
-        assert_eq!(texts.len(), self.projections.len(), "one text for each encoder of the config");
+        assert_eq!(
+            texts.len(),
+            self.projections.len(),
+            "one text for each encoder of the config"
+        );
         let (tokens, masks) = texts
             .into_iter()
             .zip(&self.projections)
             .map(|(text, p)| (p.norm.forward(p.linear.forward(text.embedding)), text.mask))
             .unzip();
-        Text { tokens: self.entry.forward(Tensor::cat(tokens, 1)), mask: Tensor::cat(masks, 1) }
+        Text {
+            tokens: self.entry.forward(Tensor::cat(tokens, 1)),
+            mask: Tensor::cat(masks, 1),
+        }
     }
 }

@@ -61,18 +61,26 @@ pub(crate) struct RunConfig {
 impl RunConfig {
     /// The transformer's sizes.
     pub(crate) fn video(&self) -> Outcome<MovieGenConfig> {
-        self.model.resolve(self.text.as_ref(), self.autoencoder.as_ref())
+        self.model
+            .resolve(self.text.as_ref(), self.autoencoder.as_ref())
     }
 
     /// Checks everything that needs no look at the world.
     pub(crate) fn check(&self) -> Outcome {
         self.plan.check(&self.mesh).or_input()?;
         let video = self.video()?;
-        video.check(&self.plan, &self.mesh).or_input()?;
+        video.check().or_input()?;
+        for (name, extent) in video.extents() {
+            self.plan.check_even(name, extent, &self.mesh).or_input()?;
+        }
+        let short = |name: &str, extent| self.plan.check_parts(name, extent, &self.mesh).or_input();
+        short("model.ffn", Axis::Hidden.of(video.ffn))?;
         self.run.check()?;
         if let Some(text) = &self.text {
-            if text.width == 0 || text.heads == 0 || text.ffn == 0 || text.max_bytes == 0 {
-                return Err(Failure::input("a size in [text] is 0\n  help: width, heads, ffn and max_bytes are at least 1"));
+            if text.width == 0 || text.heads == 0 || text.ffn == 0 || text.max_words == 0 {
+                return Err(Failure::input(
+                    "a size in [text] is 0\n  help: width, heads, ffn and max_words are at least 1",
+                ));
             }
             if !text.width.is_multiple_of(text.heads) {
                 return Err(Failure::input(format!(
@@ -80,25 +88,40 @@ impl RunConfig {
                     text.width, text.heads
                 )));
             }
-            let heads = Axis::Heads.of(text.width).by(text.width / text.heads);
-            self.plan.check_even("text.heads", heads, &self.mesh).or_input()?;
-            self.plan.check_even("text.ffn", Axis::Hidden.of(text.ffn), &self.mesh).or_input()?;
+            for (name, extent) in text.extents() {
+                self.plan.check_even(name, extent, &self.mesh).or_input()?;
+            }
+            short("text.ffn", Axis::Hidden.of(text.ffn))?;
         }
         if let Some(data) = &self.data {
             data.validate().or_input()?;
             if let Some(autoencoder) = &self.autoencoder {
-                autoencoder.check(data, &video)?;
+                for (bucket, latent) in autoencoder.check(data, &video)? {
+                    let tokens = video.grid(latent).iter().product();
+                    short(&format!("the tokens of {bucket}"), Axis::Seq.of(tokens))?;
+                }
             }
         }
         if let Some(train) = &self.train {
             section::check_train(train)?;
-            let prompts = self.preview.as_ref().map_or(0, |preview| preview.prompts.len());
+            if let Some(data) = &self.data {
+                let shares = self.mesh.span(&self.plan.cuts(Axis::Batch, &self.mesh));
+                train.check_batches(&data.buckets, shares).or_input()?;
+            }
+            let prompts = self
+                .preview
+                .as_ref()
+                .map_or(0, |preview| preview.prompts.len());
             match (train.preview_every, prompts) {
                 (0, 1..) => {
-                    return Err(Failure::input("preview.prompts has no effect: train.preview_every = 0\n  help: set train.preview_every, or remove [preview]"));
+                    return Err(Failure::input(
+                        "preview.prompts has no effect: train.preview_every = 0\n  help: set train.preview_every, or remove [preview]",
+                    ));
                 }
                 (1.., 0) => {
-                    return Err(Failure::input("train.preview_every has no effect: there are no preview.prompts\n  help: add [preview] with prompts, or set train.preview_every = 0"));
+                    return Err(Failure::input(
+                        "train.preview_every has no effect: there are no preview.prompts\n  help: add [preview] with prompts, or set train.preview_every = 0",
+                    ));
                 }
                 _ => {}
             }
@@ -107,13 +130,20 @@ impl RunConfig {
             sample.check(video.max_latent[0]).or_input()?;
         }
         if self.shapes.is_some() && self.data.as_ref().is_none_or(|data| data.paths.len() != 1) {
-            return Err(Failure::input("[shapes] makes the folder of data.paths, so that must name exactly one\n  help: name one folder, or remove [shapes]"));
+            return Err(Failure::input(
+                "[shapes] makes the folder of data.paths, so that must name exactly one\n  help: name one folder, or remove [shapes]",
+            ));
         }
         Ok(())
     }
 
     /// A table that a verb cannot do without.
-    pub(crate) fn need<'a, T>(&self, table: &'a Option<T>, name: &str, verb: &str) -> Outcome<&'a T> {
+    pub(crate) fn need<'a, T>(
+        &self,
+        table: &'a Option<T>,
+        name: &str,
+        verb: &str,
+    ) -> Outcome<&'a T> {
         table.as_ref().ok_or_else(|| {
             Failure::input(format!("`kinora {verb}` needs the table [{name}]\n  help: add it; configs/quickstart.toml has one with comments"))
         })

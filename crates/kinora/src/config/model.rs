@@ -58,7 +58,10 @@ impl ModelSection {
             (None, None) => base.channels,
         };
         let texts = match text {
-            Some(text) => vec![TextInput { name: "bytes".into(), width: text.width }],
+            Some(text) => vec![TextInput {
+                name: "bytes".into(),
+                width: text.width,
+            }],
             None => base.texts,
         };
         Ok(MovieGenConfig {

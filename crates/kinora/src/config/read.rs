@@ -17,7 +17,11 @@ pub(crate) fn read(path: &Path, set: &[String]) -> Outcome<RunConfig> {
     // Read as it stands first, so that mistakes in the file are shown with their line.
     let config: RunConfig =
         toml::from_str(&text).map_err(|error| Failure::input(format!("{name}: {error}")))?;
-    let config = if set.is_empty() { config } else { change(&text, set)? };
+    let config = if set.is_empty() {
+        config
+    } else {
+        change(&text, set)?
+    };
     config.check()?;
     Ok(config)
 }
@@ -44,9 +48,15 @@ fn change(text: &str, set: &[String]) -> Outcome<RunConfig> {
         };
         put(&mut table, key.trim(), parse(value.trim()))?;
     }
-    Value::Table(table).try_into().map_err(|error: toml::de::Error| {
-        Failure::input(format!("--set {}: {}", set.join(" --set "), error.to_string().trim_end()))
-    })
+    Value::Table(table)
+        .try_into()
+        .map_err(|error: toml::de::Error| {
+            Failure::input(format!(
+                "--set {}: {}",
+                set.join(" --set "),
+                error.to_string().trim_end()
+            ))
+        })
 }
 
 /// A value as TOML has it; what is no TOML is a string, so that quotes are not needed.
@@ -59,10 +69,14 @@ fn parse(value: &str) -> Value {
 
 fn put(table: &mut Table, key: &str, value: Value) -> Outcome {
     let parts: Vec<&str> = key.split('.').collect();
-    let (last, path) = parts.split_last().expect("splitting gives at least one part");
+    let (last, path) = parts
+        .split_last()
+        .expect("splitting gives at least one part");
     let mut at = table;
     for part in path {
-        let next = at.entry(*part).or_insert_with(|| Value::Table(Table::new()));
+        let next = at
+            .entry(*part)
+            .or_insert_with(|| Value::Table(Table::new()));
         at = next.as_table_mut().ok_or_else(|| {
             Failure::input(format!("--set {key}: {part} is a value, not a table\n  help: `{part}` has no keys of its own"))
         })?;
@@ -91,7 +105,12 @@ mod tests {
             let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
             change(&quickstart(), &changes)
         };
-        let config = set(&["train.steps=7", "run.out=/tmp/a b", "plan.seq=[]", "sample.guidance=2"]);
+        let config = set(&[
+            "train.steps=7",
+            "run.out=/tmp/a b",
+            "plan.seq=[]",
+            "sample.guidance=2",
+        ]);
         let config = config.unwrap();
         assert_eq!(config.train.unwrap().steps, 7);
         assert_eq!(config.run.out, Path::new("/tmp/a b"));

@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, OrInput, Outcome};
 use burn::tensor::DType;
-use kinora_data::DataConfig;
+use kinora_data::{Bucket, DataConfig};
 use kinora_models::autoencoder::PcaConfig;
 use kinora_models::movie_gen::MovieGenConfig;
 use kinora_train::TrainConfig;
@@ -94,15 +94,33 @@ impl AutoencoderSection {
     }
 
     pub(crate) fn pca(&self) -> (PcaConfig, usize) {
-        let Self::Pca { patch, channels, whiten, samples } = self.clone();
-        (PcaConfig { patch, channels, whiten }, samples)
+        let Self::Pca {
+            patch,
+            channels,
+            whiten,
+            samples,
+        } = self.clone();
+        (
+            PcaConfig {
+                patch,
+                channels,
+                whiten,
+            },
+            samples,
+        )
     }
 
-    /// Checks that the buckets fit the autoencoder, and the latents the model.
-    pub(crate) fn check(&self, data: &DataConfig, video: &MovieGenConfig) -> Outcome {
+    /// Checks that the buckets fit the autoencoder, and the latents the model; gives the latents.
+    pub(crate) fn check(
+        &self,
+        data: &DataConfig,
+        video: &MovieGenConfig,
+    ) -> Outcome<Vec<(Bucket, [usize; 3])>> {
         let (pca, samples) = self.pca();
         if pca.patch.contains(&0) || pca.channels == 0 || samples == 0 {
-            return Err(Failure::input("a size in [autoencoder] is 0\n  help: patch, channels and samples are at least 1"));
+            return Err(Failure::input(
+                "a size in [autoencoder] is 0\n  help: patch, channels and samples are at least 1",
+            ));
         }
         let most = 3 * pca.patch.iter().product::<usize>();
         if pca.channels > most {
@@ -111,8 +129,11 @@ impl AutoencoderSection {
                 pca.channels, pca.patch
             )));
         }
+        let mut latents = vec![];
         for bucket in &data.buckets {
-            let [t, h, w] = pca.grid([bucket.frames, bucket.height, bucket.width]).or_input()?;
+            let [t, h, w] = pca
+                .grid([bucket.frames, bucket.height, bucket.width])
+                .or_input()?;
             let latent = [t, h, w];
             if (0..3).any(|i| latent[i] > video.max_latent[i] || latent[i] % video.patch[i] != 0) {
                 return Err(Failure::input(format!(
@@ -120,8 +141,9 @@ impl AutoencoderSection {
                     video.max_latent, video.patch
                 )));
             }
+            latents.push((*bucket, latent));
         }
-        Ok(())
+        Ok(latents)
     }
 }
 
@@ -136,9 +158,24 @@ pub(crate) struct PreviewSection {
 /// Numbers of training that make no sense.
 pub(crate) fn check_train(train: &TrainConfig) -> Outcome {
     let rules = [
-        ("train.steps", train.steps as f64, train.steps > 0, "at least 1"),
-        ("train.accumulate", train.accumulate as f64, train.accumulate > 0, "at least 1"),
-        ("train.keep", train.keep as f64, train.keep > 0, "at least 1"),
+        (
+            "train.steps",
+            train.steps as f64,
+            train.steps > 0,
+            "at least 1",
+        ),
+        (
+            "train.accumulate",
+            train.accumulate as f64,
+            train.accumulate > 0,
+            "at least 1",
+        ),
+        (
+            "train.keep",
+            train.keep as f64,
+            train.keep > 0,
+            "at least 1",
+        ),
         (
             "train.checkpoint_every",
             train.checkpoint_every as f64,
@@ -151,13 +188,32 @@ pub(crate) fn check_train(train: &TrainConfig) -> Outcome {
             (0.0..1.0).contains(&train.caption_dropout),
             "0 up to, not including, 1",
         ),
-        ("train.optim.lr", train.optim.lr, train.optim.lr > 0.0, "a positive number"),
-        ("train.optim.clip", train.optim.clip, train.optim.clip > 0.0, "a positive number"),
-        ("train.optim.ema", train.optim.ema, (0.0..1.0).contains(&train.optim.ema), "0 up to, not including, 1"),
+        (
+            "train.optim.lr",
+            train.optim.lr,
+            train.optim.lr > 0.0,
+            "a positive number",
+        ),
+        (
+            "train.optim.clip",
+            train.optim.clip,
+            train.optim.clip > 0.0,
+            "a positive number",
+        ),
+        (
+            "train.optim.ema",
+            train.optim.ema,
+            (0.0..1.0).contains(&train.optim.ema),
+            "0 up to, not including, 1",
+        ),
         (
             "train.optim.betas",
             train.optim.betas[0].max(train.optim.betas[1]),
-            train.optim.betas.iter().all(|beta| (0.0..1.0).contains(beta)),
+            train
+                .optim
+                .betas
+                .iter()
+                .all(|beta| (0.0..1.0).contains(beta)),
             "0 up to, not including, 1",
         ),
         (
@@ -178,12 +234,17 @@ pub(crate) fn check_train(train: &TrainConfig) -> Outcome {
             (0.0..0.5).contains(&train.path.sigma_min),
             "0 to 0.5; Movie Gen has 1e-5",
         ),
-        ("train.times.std", train.times.std, train.times.std > 0.0, "a positive number"),
+        (
+            "train.times.std",
+            train.times.std,
+            train.times.std > 0.0,
+            "a positive number",
+        ),
     ];
     match rules.into_iter().find(|(_, _, fits, _)| !fits) {
-        Some((key, value, _, help)) => {
-            Err(Failure::input(format!("{key} = {value}\n  help: use {help}")))
-        }
+        Some((key, value, _, help)) => Err(Failure::input(format!(
+            "{key} = {value}\n  help: use {help}"
+        ))),
         None => Ok(()),
     }
 }

@@ -29,16 +29,28 @@ fn make_shapes(args: &Shapes) -> Outcome {
     };
     let made = make_if_missing(&config, &args.out, console(args.quiet))?;
     if made {
-        println!("made {} videos and {} images in {}", args.videos, args.images, args.out.display());
+        say!(
+            "made {} videos and {} images in {}",
+            args.videos,
+            args.images,
+            args.out.display()
+        );
     } else {
-        println!("{} is already made with these settings", args.out.display());
+        say!("{} is already made with these settings", args.out.display());
     }
-    println!("difficulty: {}", difficulty(&config.world(), 200, args.seed));
+    say!(
+        "difficulty: {}",
+        difficulty(&config.world(), 200, args.seed)
+    );
     Ok(())
 }
 
 /// Makes the data set if its folder is not there; whether it did.
-pub(crate) fn make_if_missing(config: &ShapesConfig, out: &Path, console: Console) -> Outcome<bool> {
+pub(crate) fn make_if_missing(
+    config: &ShapesConfig,
+    out: &Path,
+    console: Console,
+) -> Outcome<bool> {
     let bar = console.progress(config.videos + config.images, "making data, clip");
     let made = make(config, out, |done, _| bar.at(done)).or_input()?;
     bar.finish();
@@ -54,34 +66,45 @@ fn inspect(args: &DataInspect) -> Outcome {
         json(&summary);
         return Ok(());
     }
-    println!(
+    say!(
         "{} rows in {} row groups of {} shards, {:.1} MB",
         summary.rows,
         summary.row_groups,
         summary.shards,
         summary.bytes as f64 / 1e6
     );
-    let columns: Vec<String> =
-        summary.columns.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
-    println!("columns: {}", columns.join(", "));
+    let columns: Vec<String> = summary
+        .columns
+        .iter()
+        .map(|(name, kind)| format!("{name} ({kind})"))
+        .collect();
+    say!("columns: {}", columns.join(", "));
     for bucket in &summary.buckets {
-        println!(
+        say!(
             "bucket {}: {} samples, {:.1} steps of {} an epoch",
-            bucket.bucket, bucket.samples, bucket.steps_per_epoch, bucket.bucket.batch
+            bucket.bucket,
+            bucket.samples,
+            bucket.steps_per_epoch,
+            bucket.bucket.batch
         );
     }
     let captions = &summary.captions;
-    println!(
-        "captions: {} to {} bytes, {:.1} on average, {} empty",
-        captions.shortest, captions.longest, captions.mean, captions.empty
+    say!(
+        "captions: {} to {} characters, {:.1} on average, {} empty",
+        captions.shortest,
+        captions.longest,
+        captions.mean,
+        captions.empty
     );
     let left_out = &summary.left_out;
-    println!(
+    say!(
         "left out: {} too short, {} that fit no bucket, {} unreadable",
-        left_out.too_short, left_out.no_bucket, left_out.unreadable
+        left_out.too_short,
+        left_out.no_bucket,
+        left_out.unreadable
     );
     for example in &left_out.examples {
-        println!("  {example}");
+        say!("  {example}");
     }
     Ok(())
 }

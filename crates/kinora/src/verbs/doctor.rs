@@ -42,31 +42,47 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
         problems: vec![],
     };
     if report.cores < 2 {
-        report.problems.push("one core: the quickstart's two ranks will take turns, so expect twice its time".into());
+        report.problems.push(
+            "one core: the quickstart's two ranks will take turns, so expect twice its time".into(),
+        );
     }
     if report.memory_free_gib.is_some_and(|free| free < 2.0) {
-        report.problems.push("less than 2 GiB of memory is free, which the quickstart may need".into());
+        report
+            .problems
+            .push("less than 2 GiB of memory is free, which the quickstart may need".into());
     }
     if report.nvidia_driver.is_some() {
-        report.problems.push("there is an NVIDIA GPU, which this version cannot use: it computes on the CPU".into());
+        report.problems.push(
+            "there is an NVIDIA GPU, which this version cannot use: it computes on the CPU".into(),
+        );
     }
     if args.json {
         json(&report);
         return Ok(());
     }
     let gib = |x: Option<f64>| x.map_or("unknown".to_string(), |x| format!("{x:.1} GiB"));
-    println!("kinora {}", report.version);
-    println!("cores: {}", report.cores);
-    println!("memory: {}, {} free", gib(report.memory_gib), gib(report.memory_free_gib));
-    println!("backends: {}", report.backends.join(", "));
-    println!("transports: {}", report.transports.join(", "));
-    println!("matrix products: {:.0} GFLOP/s in f32 on all cores", report.matmul_gflops);
-    println!("NVIDIA driver: {}", report.nvidia_driver.as_deref().unwrap_or("none"));
+    say!("kinora {}", report.version);
+    say!("cores: {}", report.cores);
+    say!(
+        "memory: {}, {} free",
+        gib(report.memory_gib),
+        gib(report.memory_free_gib)
+    );
+    say!("backends: {}", report.backends.join(", "));
+    say!("transports: {}", report.transports.join(", "));
+    say!(
+        "matrix products: {:.0} GFLOP/s in f32 on all cores",
+        report.matmul_gflops
+    );
+    say!(
+        "NVIDIA driver: {}",
+        report.nvidia_driver.as_deref().unwrap_or("none")
+    );
     if report.problems.is_empty() {
-        println!("nothing is missing for training on the CPU");
+        say!("nothing is missing for training on the CPU");
     }
     for problem in &report.problems {
-        println!("note: {problem}");
+        say!("note: {problem}");
     }
     Ok(())
 }

@@ -5,9 +5,8 @@ use crate::cli::Eval;
 use crate::failure::{Failure, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::run::Trained;
-use kinora_generate::{Sampler, clips};
+use kinora_generate::Sampler;
 use kinora_media::{Clip, contact_sheet};
-use kinora_models::autoencoder::Autoencoder;
 use kinora_shapes::{
     Difficulty, Kind, Prompt, Score, Split, Tally, calibrate, check, difficulty, prompts,
 };
@@ -37,9 +36,14 @@ struct Report {
 
 pub(crate) fn eval(args: &Eval) -> Outcome {
     let trained = Trained::open(&args.run, &args.changes.set, "eval")?;
-    let shapes = trained.config.need(&trained.config.shapes, "shapes", "eval")?.clone();
+    let shapes = trained
+        .config
+        .need(&trained.config.shapes, "shapes", "eval")?
+        .clone();
     if args.prompts == 0 {
-        return Err(Failure::input("--prompts 0\n  help: use at least 1; 100 or more for figures to rely on"));
+        return Err(Failure::input(
+            "--prompts 0\n  help: use at least 1; 100 or more for figures to rely on",
+        ));
     }
     let world = shapes.world();
     let calibration = calibrate(&world, 200, args.seed).or_run()?;
@@ -81,11 +85,14 @@ pub(crate) fn eval(args: &Eval) -> Outcome {
         json(&report);
         return Ok(());
     }
-    println!("{} at step {step}, seed {}", report.run, report.seed);
-    println!("difficulty: {}", report.difficulty);
-    println!("\nthe checker on real clips\n{}", report.calibration);
-    println!("\nprompts with combinations held out of training\n{}", report.held_out);
-    println!("\nprompts without\n{}", report.seen);
+    say!("{} at step {step}, seed {}", report.run, report.seed);
+    say!("difficulty: {}", report.difficulty);
+    say!("\nthe checker on real clips\n{}", report.calibration);
+    say!(
+        "\nprompts with combinations held out of training\n{}",
+        report.held_out
+    );
+    say!("\nprompts without\n{}", report.seen);
     Ok(())
 }
 
@@ -116,7 +123,7 @@ fn sample(
         };
         let shape = trained
             .latent(trained.bucket.frames)
-            .map_err(|error| TrainError::Preview(error.to_string()))?;
+            .map_err(|error| TrainError::Sample(error.to_string()))?;
         let steps = trained.sample.schedule.steps() * prompts.len().div_ceil(AT_ONCE);
         let bar = (sharding.rank() == 0).then(|| console.progress(steps as u64, "sampling, step"));
         let mut videos = vec![];
@@ -129,7 +136,7 @@ fn sample(
                 }
             });
             if sharding.rank() == 0 {
-                videos.extend(clips(trained.pca.decode(latents), trained.fps()));
+                videos.extend(trained.decode(latents));
             }
         }
         Ok(videos)

@@ -6,7 +6,7 @@ use crate::failure::{Failure, OrInput, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::run::Trained;
 use burn::tensor::Tensor;
-use kinora_generate::{Sampler, Windows, clips};
+use kinora_generate::{Sampler, Windows};
 use kinora_media::{Clip, Mp4Writer, contact_sheet, encode_jpeg, encode_png};
 use kinora_models::autoencoder::Autoencoder;
 use kinora_train::TrainError;
@@ -35,20 +35,35 @@ pub(crate) fn generate(args: &Generate) -> Outcome {
     }
     trained.sample.guidance = args.guidance.unwrap_or(trained.sample.guidance);
     let frames = frames(args, &trained, kind)?;
-    let window = if kind == Kind::Video { trained.bucket.frames } else { 1 };
+    let window = if kind == Kind::Video {
+        trained.bucket.frames
+    } else {
+        1
+    };
     let [_, window, _, _] = trained.latent(window)?;
     trained.sample.check(window).or_input()?;
     writable(&args.out)?;
 
     let shown = console(args.quiet);
-    let job = Job { prompt: args.prompt.clone(), seed: args.seed, out: args.out.clone(), frames, window, kind };
+    let job = Job {
+        prompt: args.prompt.clone(),
+        seed: args.seed,
+        out: args.out.clone(),
+        frames,
+        window,
+        kind,
+    };
     let trained = Arc::new(trained);
     let config = trained.config.clone();
     on_ranks(&config, move |sharding| {
         let rank_zero = sharding.rank() == 0;
         job.run(&trained, sharding, rank_zero.then_some(shown))
     })?;
-    println!("wrote {} in {:.1} s", args.out.display(), started.elapsed().as_secs_f64());
+    say!(
+        "wrote {} in {:.1} s",
+        args.out.display(),
+        started.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -68,7 +83,9 @@ fn kind(out: &Path) -> Outcome<Kind> {
 fn frames(args: &Generate, trained: &Trained, kind: Kind) -> Outcome<usize> {
     if kind != Kind::Video {
         if args.seconds.is_some() {
-            return Err(Failure::input("--seconds has no effect on an image\n  help: leave it out, or write to .mp4"));
+            return Err(Failure::input(
+                "--seconds has no effect on an image\n  help: leave it out, or write to .mp4",
+            ));
         }
         return Ok(1);
     }
@@ -125,10 +142,15 @@ impl Job {
             device: &trained.device,
             dtype: trained.dtype(),
         };
-        let failed = |error: Failure| TrainError::Preview(error.to_string());
+        let failed = |error: Failure| TrainError::Sample(error.to_string());
         let [c, total, h, w] = trained.latent(self.frames).map_err(failed)?;
-        let mut windows =
-            Windows::new(&sampler, &self.prompt, self.seed, [c, h, w], (self.window, total));
+        let mut windows = Windows::new(
+            &sampler,
+            &self.prompt,
+            self.seed,
+            [c, h, w],
+            (self.window, total),
+        );
         let steps = windows.count() * trained.sample.schedule.steps();
         let bar = console.map(|console| console.progress(steps as u64, "sampling, step"));
         let mut output = match console {
@@ -141,7 +163,8 @@ impl Job {
             }
         }) {
             if let Some(output) = &mut output {
-                output.push(trained, latents).map_err(failed)?;
+                let written = sharding.world().busy(|| output.push(trained, latents));
+                written.map_err(failed)?;
             }
         }
         if let Some(bar) = bar {
@@ -171,11 +194,17 @@ impl Output {
             _ => None,
         };
         let every = (job.frames as f64 / SHEET_FRAMES as f64).max(1.0);
-        Ok(Self { video, fps, every, pushed: 0, shown: vec![] })
+        Ok(Self {
+            video,
+            fps,
+            every,
+            pushed: 0,
+            shown: vec![],
+        })
     }
 
     fn push(&mut self, trained: &Trained, latents: Tensor<5>) -> Outcome {
-        for clip in clips(trained.pca.decode(latents), self.fps) {
+        for clip in trained.decode(latents) {
             for i in 0..clip.frames {
                 let frame = clip.frame(i);
                 if let Some(video) = &mut self.video {
@@ -186,7 +215,13 @@ impl Output {
                 {
                     let (height, width) = (clip.height, clip.width);
                     let rgb = frame.to_vec();
-                    self.shown.push(Clip { frames: 1, height, width, fps: self.fps, rgb });
+                    self.shown.push(Clip {
+                        frames: 1,
+                        height,
+                        width,
+                        fps: self.fps,
+                        rgb,
+                    });
                 }
                 self.pushed += 1;
             }
@@ -204,16 +239,32 @@ impl Output {
         };
         match job.kind {
             Kind::Png => write(&job.out, encode_png(&first.rgb, height, width).or_run()?),
-            Kind::Jpeg => write(&job.out, encode_jpeg(&first.rgb, height, width, 95).or_run()?),
+            Kind::Jpeg => write(
+                &job.out,
+                encode_jpeg(&first.rgb, height, width, 95).or_run()?,
+            ),
             Kind::Video => {
                 let video = self.video.expect("a video was begun");
                 video.finish().or_run()?;
                 let frames = self.shown.len();
-                let rgb = self.shown.iter().flat_map(|frame| frame.rgb.iter().copied()).collect();
-                let clip = Clip { frames, height, width, fps: self.fps, rgb };
+                let rgb = self
+                    .shown
+                    .iter()
+                    .flat_map(|frame| frame.rgb.iter().copied())
+                    .collect();
+                let clip = Clip {
+                    frames,
+                    height,
+                    width,
+                    fps: self.fps,
+                    rgb,
+                };
                 let scale = (96 / width).max(1);
                 let rows = [(job.prompt.clone(), clip)];
-                write(&job.out.with_extension("png"), contact_sheet(&rows, frames, scale).or_run()?)
+                write(
+                    &job.out.with_extension("png"),
+                    contact_sheet(&rows, frames, scale).or_run()?,
+                )
             }
         }
     }

@@ -31,8 +31,6 @@ struct Newest {
     step: u64,
     tensors: usize,
     meta: Value,
-    /// Whether every byte is what was written.
-    sound: bool,
 }
 
 pub(crate) fn inspect(args: &Inspect) -> Outcome {
@@ -46,13 +44,15 @@ pub(crate) fn inspect(args: &Inspect) -> Outcome {
                 step: checkpoint.step(),
                 tensors: checkpoint.names().len(),
                 meta: checkpoint.meta().clone(),
-                sound: true,
             })
         }
         None => None,
     };
     let rows: Vec<Value> = match fs::read_to_string(args.run.join("metrics.jsonl")) {
-        Ok(text) => text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+        Ok(text) => text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect(),
         Err(_) => vec![],
     };
     let mean = |rows: &[Value], key: &str| {
@@ -61,7 +61,10 @@ pub(crate) fn inspect(args: &Inspect) -> Outcome {
     };
     let some = rows.len().min(100);
     let mut previews: Vec<PathBuf> = match fs::read_dir(args.run.join("previews")) {
-        Ok(entries) => entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>().or_run()?,
+        Ok(entries) => entries
+            .map(|entry| entry.map(|e| e.path()))
+            .collect::<Result<_, _>>()
+            .or_run()?,
         Err(_) => vec![],
     };
     previews.sort();
@@ -82,25 +85,33 @@ pub(crate) fn inspect(args: &Inspect) -> Outcome {
         json(&report);
         return Ok(());
     }
-    println!("{} on {}", report.run, report.mesh);
-    let planned = report.steps_planned.map_or(String::new(), |steps| format!(" of {steps}"));
-    println!("steps: {}{planned}", report.steps_done);
+    say!("{} on {}", report.run, report.mesh);
+    let planned = report
+        .steps_planned
+        .map_or(String::new(), |steps| format!(" of {steps}"));
+    say!("steps: {}{planned}", report.steps_done);
     match &report.checkpoint {
-        Some(newest) => println!(
+        Some(newest) => say!(
             "checkpoint: {} (step {}, {} tensors, checksums right)",
-            newest.path, newest.step, newest.tensors
+            newest.path,
+            newest.step,
+            newest.tensors
         ),
-        None => println!("checkpoint: none yet"),
+        None => say!("checkpoint: none yet"),
     }
     if let (Some(first), Some(last)) = (report.first_losses, report.last_losses) {
-        println!("loss: {first:.4} over the first {some} steps, {last:.4} over the last");
+        say!("loss: {first:.4} over the first {some} steps, {last:.4} over the last");
     }
     if let Some(rate) = report.samples_per_second {
-        println!("rate: {rate:.1} samples/s over the last {some} steps");
+        say!("rate: {rate:.1} samples/s over the last {some} steps");
     }
-    println!("skipped clips: {}", report.skipped_clips);
+    say!("skipped clips: {}", report.skipped_clips);
     if let Some(newest) = report.previews.last() {
-        println!("previews: {} files, the newest {}", report.previews.len(), newest.display());
+        say!(
+            "previews: {} files, the newest {}",
+            report.previews.len(),
+            newest.display()
+        );
     }
     Ok(())
 }

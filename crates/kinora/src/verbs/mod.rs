@@ -1,5 +1,12 @@
 //! One file a verb.
 
+/// Prints a line of a report. A reader who has seen enough (`| head`) ends the program quietly.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::verbs::print_line(format_args!($($text)*))
+    };
+}
+
 mod data;
 mod doctor;
 mod eval;
@@ -11,6 +18,7 @@ mod train;
 use crate::cli::{Cli, Verb};
 use crate::failure::Outcome;
 use kinora_track::Console;
+use std::io::Write;
 
 pub(crate) fn dispatch(cli: Cli) -> Outcome {
     match cli.verb {
@@ -30,5 +38,11 @@ fn console(quiet: bool) -> Console {
 
 fn json(value: &impl serde::Serialize) {
     let text = serde_json::to_string_pretty(value).expect("a report of numbers and strings");
-    println!("{text}");
+    print_line(format_args!("{text}"));
+}
+
+fn print_line(line: std::fmt::Arguments<'_>) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
 }

@@ -12,7 +12,13 @@ use kinora_shard::{Cx, ParamSpec, Sharding};
 use serde::Serialize;
 
 // Weights, their average, gradients and AdamW's two moments.
-const COPIES: [&str; 5] = ["weights", "average", "gradients", "first moments", "second moments"];
+const COPIES: [&str; 5] = [
+    "weights",
+    "average",
+    "gradients",
+    "first moments",
+    "second moments",
+];
 
 #[derive(Serialize)]
 struct Report {
@@ -55,19 +61,30 @@ pub(crate) fn plan(args: &Plan) -> Outcome {
             Some(text) => drop(TextToVideo::new(&cx, &video, text)),
             None => drop(MovieGen::new(&cx, &video)),
         }
-        let specs = cx.table().specs().to_vec();
-        specs
+        cx.table().specs().to_vec()
     };
     let specs = on(0);
     let width = dtype.size();
     let ranks_bytes = (0..mesh.ranks()).map(|rank| {
         let elements = on(rank).iter().map(ParamSpec::local_len).sum::<usize>();
-        let bytes_by_kind: Vec<_> = COPIES.iter().map(|&kind| (kind, elements * width)).collect();
-        RankBytes { rank, elements, bytes_by_kind, bytes: COPIES.len() * elements * width }
+        let bytes_by_kind: Vec<_> = COPIES
+            .iter()
+            .map(|&kind| (kind, elements * width))
+            .collect();
+        RankBytes {
+            rank,
+            elements,
+            bytes_by_kind,
+            bytes: COPIES.len() * elements * width,
+        }
     });
     let names = |axes: &[MeshAxis]| axes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let cuts = |layout: &Layout| {
-        layout.axes.iter().map(|axes| names(axes).join(" x ")).collect::<Vec<_>>()
+        layout
+            .axes
+            .iter()
+            .map(|axes| names(axes).join(" x "))
+            .collect::<Vec<_>>()
     };
     let report = Report {
         ranks: mesh.ranks(),
@@ -75,7 +92,10 @@ pub(crate) fn plan(args: &Plan) -> Outcome {
         plan: [Axis::Batch, Axis::Seq, Axis::Heads, Axis::Hidden]
             .map(|axis| (axis.to_string(), names(&plan.cuts(axis, &mesh)).join(" x ")))
             .to_vec(),
-        parameters: specs.iter().map(|spec| spec.layout.shape.iter().product::<usize>()).sum(),
+        parameters: specs
+            .iter()
+            .map(|spec| spec.layout.shape.iter().product::<usize>())
+            .sum(),
         dtype: format!("{dtype:?}").to_lowercase(),
         data_groups: mesh.span(&plan.cuts(Axis::Batch, &mesh)),
         ranks_bytes: ranks_bytes.collect(),
@@ -99,27 +119,75 @@ pub(crate) fn plan(args: &Plan) -> Outcome {
 }
 
 fn print(report: &Report) {
-    println!("mesh: {} ({} ranks, {} data groups)", report.mesh, report.ranks, report.data_groups);
+    say!(
+        "mesh: {} ({} ranks, {} data groups)",
+        report.mesh,
+        report.ranks,
+        report.data_groups
+    );
     for (axis, cut) in &report.plan {
-        let cut = if cut.is_empty() { "whole on every rank" } else { cut };
-        println!("  {axis:8} {cut}");
+        let cut = if cut.is_empty() {
+            "whole on every rank"
+        } else {
+            cut
+        };
+        say!("  {axis:8} {cut}");
     }
-    println!("\n{} parameters in {}\n", count(report.parameters), report.dtype);
-    println!("{:44} {:>16} {:>16}  {:12} gradient summed over", "weight", "whole", "rank 0", "cut on");
+    say!(
+        "\n{} parameters in {}\n",
+        count(report.parameters),
+        report.dtype
+    );
+    say!(
+        "{:44} {:>16} {:>16}  {:12} gradient summed over",
+        "weight",
+        "whole",
+        "rank 0",
+        "cut on"
+    );
     for (shown, times) in fold(&report.weights) {
-        let shape = |shape: &[usize]| shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
-        let cut: Vec<&str> =
-            shown.cut.iter().map(|cut| if cut.is_empty() { "-" } else { cut.as_str() }).collect();
-        let cut = if cut.iter().all(|cut| *cut == "-") { "-".into() } else { cut.join(",") };
-        let path = if times > 1 { format!("{} (x{times})", shown.path) } else { shown.path.clone() };
+        let shape = |shape: &[usize]| {
+            shape
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("x")
+        };
+        let cut: Vec<&str> = shown
+            .cut
+            .iter()
+            .map(|cut| if cut.is_empty() { "-" } else { cut.as_str() })
+            .collect();
+        let cut = if cut.iter().all(|cut| *cut == "-") {
+            "-".into()
+        } else {
+            cut.join(",")
+        };
+        let path = if times > 1 {
+            format!("{} (x{times})", shown.path)
+        } else {
+            shown.path.clone()
+        };
         let sums = shown.gradient_summed_over.join(", ");
-        println!("{path:44} {:>16} {:>16}  {cut:12} {sums}", shape(&shown.shape), shape(&shown.local));
+        say!(
+            "{path:44} {:>16} {:>16}  {cut:12} {sums}",
+            shape(&shown.shape),
+            shape(&shown.local)
+        );
     }
-    println!("\nbytes per rank, without activations:");
+    say!("\nbytes per rank, without activations:");
     for rank in &report.ranks_bytes {
-        let kinds: Vec<String> =
-            rank.bytes_by_kind.iter().map(|(kind, bytes)| format!("{kind} {}", size(*bytes))).collect();
-        println!("  rank {:3}: {} ({})", rank.rank, size(rank.bytes), kinds.join(", "));
+        let kinds: Vec<String> = rank
+            .bytes_by_kind
+            .iter()
+            .map(|(kind, bytes)| format!("{kind} {}", size(*bytes)))
+            .collect();
+        say!(
+            "  rank {:3}: {} ({})",
+            rank.rank,
+            size(rank.bytes),
+            kinds.join(", ")
+        );
     }
 }
 
@@ -130,10 +198,19 @@ fn fold(weights: &[Weight]) -> Vec<(Weight, usize)> {
         let parts: Vec<&str> = weight
             .path
             .split('.')
-            .map(|part| if part.parse::<usize>().is_ok() { "*" } else { part })
+            .map(|part| {
+                if part.parse::<usize>().is_ok() {
+                    "*"
+                } else {
+                    part
+                }
+            })
             .collect();
         let path = parts.join(".");
-        match folded.iter_mut().find(|(shown, _)| shown.path == path && shown.shape == weight.shape) {
+        match folded
+            .iter_mut()
+            .find(|(shown, _)| shown.path == path && shown.shape == weight.shape)
+        {
             Some((_, times)) => *times += 1,
             None => folded.push((
                 Weight {

@@ -6,7 +6,7 @@ use crate::config::{RunConfig, read, read_run};
 use crate::failure::{Failure, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::{autoencoder, verbs::data::make_if_missing};
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use kinora_data::{Bucket, Catalog};
 use kinora_generate::{SampleConfig, Sampler, clips};
 use kinora_media::{Clip, Mp4Writer, contact_sheet};
@@ -14,7 +14,7 @@ use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Autoencoder, Pca};
 use kinora_shard::Sharding;
 use kinora_track::Console;
-use kinora_train::{Hooks, Run};
+use kinora_train::{Hooks, Run, resumable};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,29 +24,48 @@ pub(crate) fn train(args: &Train) -> Outcome {
     let console = console(args.quiet);
     let out = config.run.out.clone();
     let (run, preview) = prepare(&config, console)?;
-    let (mesh, cores) = (config.mesh, std::thread::available_parallelism().map_or(1, usize::from));
+    let (mesh, cores) = (
+        config.mesh,
+        std::thread::available_parallelism().map_or(1, usize::from),
+    );
     if !args.quiet {
-        eprintln!("training on {} ({} ranks as threads, {cores} cores) into {}", mesh, mesh.ranks(), out.display());
-    }
-    let run = Arc::new(run);
-    let outcome = on_ranks(&config, move |sharding| kinora_train::train(&run, &sharding, &preview))?;
-    let folder = out.display();
-    if outcome.step == outcome.from {
-        println!("{folder} is already trained to step {}", outcome.step);
-    } else {
-        println!(
-            "trained {folder} from step {} to {} in {:.0} s, loss {:.4}",
-            outcome.from, outcome.step, outcome.seconds, outcome.loss
+        eprintln!(
+            "training on {} ({} ranks as threads, {cores} cores) into {}",
+            mesh,
+            mesh.ranks(),
+            out.display()
         );
     }
-    println!("try it:\n  {}", suggestion(&config));
+    let run = Arc::new(run);
+    let outcome = on_ranks(&config, move |sharding| {
+        kinora_train::train(&run, &sharding, &preview)
+    })?;
+    let folder = out.display();
+    if outcome.step == outcome.from {
+        say!("{folder} is already trained to step {}", outcome.step);
+    } else {
+        say!(
+            "trained {folder} from step {} to {} in {:.0} s, loss {:.4}",
+            outcome.from,
+            outcome.step,
+            outcome.seconds,
+            outcome.loss
+        );
+    }
+    say!("try it:\n  {}", suggestion(&config));
     Ok(())
 }
 
 /// The command that shows what the run has learned.
 fn suggestion(config: &RunConfig) -> String {
-    let prompt = config.preview.as_ref().and_then(|preview| preview.prompts.first());
-    let prompt = prompt.map_or("a red circle moving left on a white background", String::as_str);
+    let prompt = config
+        .preview
+        .as_ref()
+        .and_then(|preview| preview.prompts.first());
+    let prompt = prompt.map_or(
+        "a red circle moving left on a white background",
+        String::as_str,
+    );
     format!(
         "cargo run --release -- generate {} -p \"{prompt}\" -o video.mp4",
         config.run.out.display()
@@ -59,7 +78,9 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview)> {
     let train = config.need(&config.train, "train", need)?.clone();
     let data = config.need(&config.data, "data", need)?.clone();
     let text = config.need(&config.text, "text", need)?.clone();
-    let section = config.need(&config.autoencoder, "autoencoder", need)?.clone();
+    let section = config
+        .need(&config.autoencoder, "autoencoder", need)?
+        .clone();
     let sample = match (&config.sample, train.preview_every) {
         (Some(sample), _) => sample.clone(),
         (None, 0) => SampleConfig {
@@ -67,7 +88,9 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview)> {
             guidance: 1.0,
             overlap: 1,
         },
-        (None, _) => config.need(&config.sample, "sample", "train with previews")?.clone(),
+        (None, _) => config
+            .need(&config.sample, "sample", "train with previews")?
+            .clone(),
     };
     let out = &config.run.out;
     same_run(out, config)?;
@@ -75,19 +98,33 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview)> {
         make_if_missing(shapes, &data.paths[0], console)?;
     }
     let catalog = Arc::new(Catalog::open(&data)?);
+    // Here, where no rank waits: reading it all again takes as long as it takes.
+    if let Some(checkpoint) = resumable(out, &catalog)? {
+        checkpoint.verify()?;
+    }
     let device = Device::flex();
     fs::create_dir_all(out).or_run()?;
     write_run_file(out, config)?;
-    let pca = Arc::new(autoencoder::read_or_fit(out, &section, &catalog, &device, console)?);
-    let bucket = *data.buckets.iter().find(|bucket| !bucket.is_image()).unwrap_or(&data.buckets[0]);
+    let pca = Arc::new(autoencoder::read_or_fit(
+        out, &section, &catalog, &device, console,
+    )?);
+    let bucket = *data
+        .buckets
+        .iter()
+        .find(|bucket| !bucket.is_image())
+        .unwrap_or(&data.buckets[0]);
     let preview = Preview {
-        prompts: config.preview.clone().map_or(vec![], |preview| preview.prompts),
+        prompts: config
+            .preview
+            .clone()
+            .map_or(vec![], |preview| preview.prompts),
         sample,
         pca: pca.clone(),
         bucket,
         fps: config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps),
         folder: out.join("previews"),
         seed: config.run.seed,
+        dtype: config.run.dtype.into(),
     };
     let run = Run {
         dir: out.clone(),
@@ -115,14 +152,14 @@ fn same_run(out: &Path, config: &RunConfig) -> Outcome {
             return Ok(());
         }
         Err(Failure::input(format!(
-            "{} holds a run with another [{name}]\n  help: restore [{name}], or train into another folder with --set run.out=FOLDER",
+            "{} holds a run with another {name}\n  help: restore it, or train into another folder with --set run.out=FOLDER",
             out.display()
         )))
     };
-    differs("model", before.video()? == config.video()?)?;
-    differs("text", before.text == config.text)?;
-    differs("autoencoder", before.autoencoder == config.autoencoder)?;
-    differs("run] seed of [run", before.run.seed == config.run.seed)
+    differs("[model]", before.video()? == config.video()?)?;
+    differs("[text]", before.text == config.text)?;
+    differs("[autoencoder]", before.autoencoder == config.autoencoder)?;
+    differs("run.seed", before.run.seed == config.run.seed)
 }
 
 /// Writes the configuration beside what it makes, whole or not at all.
@@ -142,6 +179,7 @@ struct Preview {
     fps: f64,
     folder: PathBuf,
     seed: u64,
+    dtype: DType,
 }
 
 impl Hooks for Preview {
@@ -151,21 +189,33 @@ impl Hooks for Preview {
         step: u64,
         sharding: &Arc<Sharding>,
     ) -> Result<(), String> {
-        let Bucket { frames, height, width, .. } = self.bucket;
+        let Bucket {
+            frames,
+            height,
+            width,
+            ..
+        } = self.bucket;
         let device = Device::flex();
-        let shape = self.pca.latent_shape([frames, height, width]).map_err(|e| e.to_string())?;
+        let shape = self
+            .pca
+            .latent_shape([frames, height, width])
+            .map_err(|e| e.to_string())?;
         let sampler = Sampler {
             model,
             config: &self.sample,
             device: &device,
-            dtype: burn::tensor::DType::F32,
+            dtype: self.dtype,
         };
         let latents = sampler.sample(&self.prompts, shape, (self.seed, 0), |_| {});
         if sharding.rank() != 0 {
             return Ok(());
         }
-        let videos = clips(self.pca.decode(latents), self.fps);
-        self.write(step, videos).map_err(|error| error.to_string())
+        // The others may already wait for the next step.
+        sharding.world().busy(|| {
+            let videos = clips(self.pca.decode(latents.cast(DType::F32)), self.fps);
+            self.write(step, videos)
+                .map_err(|error| format!("a preview: {error}"))
+        })
     }
 }
 
