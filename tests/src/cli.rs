@@ -502,7 +502,6 @@ fn reports(place: &Place) {
         (&6.into(), &6.into())
     );
     assert_eq!(inspected["checkpoint"]["step"], 6);
-    assert_eq!(inspected["checkpoint"]["sound"], true);
     assert_eq!(inspected["skipped_clips"], 0);
     assert_eq!(inspected["previews"].as_array().unwrap().len(), 6);
 

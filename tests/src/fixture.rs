@@ -110,7 +110,8 @@ pub(crate) fn batch(step: u64, sharding: &Sharding) -> LatentBatch {
                 .at(i as u64)
                 .normals(0..len as u64)
         })
-        .map(|x| x as f32)
+        // A mean to be learned in twenty steps.
+        .map(|x| x as f32 + 1.5)
         .collect();
     LatentBatch {
         step,
