@@ -101,8 +101,8 @@ impl Layout {
                 return;
             };
             at[dim] += 1;
-            for later in dim + 1..split {
-                at[later] = self.ranges[later].start;
+            for (later, range) in at.iter_mut().zip(&self.ranges).skip(dim + 1) {
+                *later = range.start;
             }
         }
     }

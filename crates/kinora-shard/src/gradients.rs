@@ -42,7 +42,7 @@ impl Gradients {
     }
 
     /// Adds the gradients of another micro-batch.
-    pub fn add(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         let flat = self
             .flat
             .into_iter()

@@ -120,7 +120,7 @@ impl Trainer {
             let value = loss.clone().into_scalar::<f64>();
             let gradients = Gradients::take(&self.model, &self.table, &mut loss.backward());
             total = Some(match total {
-                Some((sum, all)) => (sum + value, all.add(gradients)),
+                Some((sum, all)) => (sum + value, all.plus(gradients)),
                 None => (value, gradients),
             });
         }

@@ -121,3 +121,88 @@ impl MovieGen {
             .reshape([b, c, t, h, w])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::movie_gen::TextInput;
+    use burn::tensor::{Device, Distribution, TensorData};
+
+    fn config() -> MovieGenConfig {
+        let text = |name: &str, width| TextInput {
+            name: name.into(),
+            width,
+        };
+        MovieGenConfig {
+            layers: 1,
+            dim: 8,
+            ffn: 6,
+            heads: 2,
+            channels: 3,
+            patch: [1, 2, 2],
+            max_latent: [2, 4, 6],
+            texts: vec![text("one", 5), text("two", 7)],
+            ..MovieGenConfig::tiny()
+        }
+    }
+
+    #[test]
+    fn patches_are_taken_and_put_back_in_place() {
+        let device = Device::flex();
+        let model = MovieGen::new(&Cx::single(&device), &config());
+        let latent = Tensor::<5>::random([2, 3, 2, 4, 6], Distribution::Default, &device);
+        let tokens = model.patchify(latent.clone());
+        assert_eq!(tokens.dims(), [2, 2 * 2 * 3, 3 * 4]);
+        // Token 1 is the second patch of the first row: its first channel starts with column 2.
+        let first = latent.clone().slice([0..1, 0..1, 0..1, 0..1, 2..4]);
+        let of_token = tokens.clone().slice([0..1, 1..2, 0..2]);
+        assert_eq!(
+            first.reshape([2]).into_data(),
+            of_token.reshape([2]).into_data()
+        );
+        let back = model.unpatchify(tokens, [2, 4, 6]);
+        assert_eq!(back.into_data(), latent.into_data());
+    }
+
+    /// Two encoders of unlike widths and lengths; what is masked has no say.
+    #[test]
+    fn texts_of_several_encoders_are_read_and_padding_is_not() {
+        let device = Device::flex();
+        let cx = Cx::single(&device);
+        let model = MovieGen::new(&cx, &config());
+        // The head is silent at first, so the tokens before it are compared.
+        let text = |padding: f64| {
+            let embedding = |l: usize, width: usize| {
+                let mut values: Vec<f64> = (0..2 * l * width).map(|i| (i as f64).sin()).collect();
+                for sample in 0..2 {
+                    let end = (sample + 1) * l * width;
+                    values[end - width..end].fill(padding);
+                }
+                let mask: Vec<bool> = (0..2 * l).map(|i| i % l < l - 1).collect();
+                TextTokens {
+                    embedding: Tensor::from_data(TensorData::new(values, [2, l, width]), &device),
+                    mask: Tensor::from_data(TensorData::new(mask, [2, l]), &device),
+                }
+            };
+            model.texts.forward(vec![embedding(3, 5), embedding(4, 7)])
+        };
+        let one = text(0.5);
+        assert_eq!(one.tokens.dims(), [2, 7, 8]);
+        let x = Tensor::<3>::random([2, 4, 8], Distribution::Default, &device);
+        let time = Tensor::<3>::zeros([2, 6, 8], &device);
+        let pos = model.positions.forward([1, 2, 2]);
+        let run = |text| model.blocks[0].forward(x.clone(), time.clone(), &text, &pos);
+        let [a, b] = [run(one), run(text(-9.0))].map(Tensor::into_data);
+        assert_eq!(a, b, "padding is attended to");
+        let mut other = text(0.5);
+        other.tokens = other.tokens * -1.0;
+        assert_ne!(a, run(other).into_data(), "the text is not read");
+    }
+
+    #[test]
+    #[should_panic(expected = "exceeds the position tables")]
+    fn a_latent_beyond_the_position_tables_is_refused() {
+        let model = MovieGen::new(&Cx::single(&Device::flex()), &config());
+        model.positions.forward([3, 2, 3]);
+    }
+}
