@@ -83,7 +83,8 @@ pub(crate) fn train_config() -> TrainConfig {
             // Large against the rounding of gradients near zero, whose sign Adam would follow.
             epsilon: 1e-4,
             weight_decay: 0.01,
-            clip: 1.0,
+            // Below every norm here, so that a norm counted twice shows in the weights.
+            clip: 0.1,
             warmup: 3,
             decay: Decay { from: 0.6, to: 0.1 },
             ema: 0.9,

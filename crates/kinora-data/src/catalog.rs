@@ -8,6 +8,8 @@ use kinora_media::probe;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use serde::Serialize;
 
+use kinora_mesh::rng::fnv1a;
+
 use crate::shard::{self, Shard};
 use crate::{Bucket, DataConfig, DataError, SampleId};
 
@@ -111,6 +113,41 @@ impl Catalog {
             }
         }
         Ok(catalog)
+    }
+
+    /// All that decides which samples a step takes, in a line: a run goes on only if it is the same.
+    ///
+    /// Files are told apart by name, rows and stored bytes; what is in them is not read.
+    pub fn fingerprint(&self) -> String {
+        let Self { config, .. } = self;
+        let samples: Vec<String> = config
+            .buckets
+            .iter()
+            .zip(self.samples())
+            .map(|(bucket, samples)| format!("{samples} of {bucket} in batches of {}", bucket.batch))
+            .collect();
+        let groups: Vec<String> = self
+            .groups
+            .iter()
+            .map(|group| {
+                let shard = &self.shards[group.shard].name;
+                format!(
+                    "{shard}/{}/{}/{}",
+                    group.index,
+                    group.assigned.len(),
+                    group.bytes
+                )
+            })
+            .collect();
+        let ratio = config
+            .image_ratio
+            .map_or("their share".to_string(), |ratio| ratio.to_string());
+        format!(
+            "{}; image ratio {ratio}; seed {}; files {:016x}",
+            samples.join(", "),
+            config.seed,
+            fnv1a(groups.join("\n").as_bytes())
+        )
     }
 
     /// The configuration it was opened with.

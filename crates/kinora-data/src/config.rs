@@ -27,7 +27,7 @@ pub struct DataConfig {
     #[serde(default)]
     pub seed: u64,
     /// The share of samples that may fail to decode before the run stops. Checked from the 20th
-    /// sample on.
+    /// sample on; up to four never stop it.
     #[serde(default = "default_max_bad")]
     pub max_bad: f64,
     /// Threads that decode; 0 decodes in the calling thread. Does not change any batch.
@@ -174,6 +174,14 @@ impl DataConfig {
             Some(ratio) if ratio < 1.0 && !videos => fail(
                 format!("data.image_ratio is {ratio}, but all buckets take images"),
                 "add a bucket with more frames, or leave image_ratio out",
+            ),
+            Some(0.0) if images => fail(
+                "data.image_ratio is 0, so the buckets of images would never be used".into(),
+                "remove them, or raise image_ratio",
+            ),
+            Some(1.0) if videos => fail(
+                "data.image_ratio is 1, so the buckets of videos would never be used".into(),
+                "remove them, or lower image_ratio",
             ),
             _ => Ok(()),
         }

@@ -89,6 +89,8 @@ pub struct Skipped {
 // Skips that are remembered, and samples before `max_bad` is checked.
 const REMEMBERED: usize = 100;
 const JUDGED_FROM: u64 = 20;
+// Bad samples that stop no run, whatever their share: one among the first hundred says little.
+const BAD_LUCK: f64 = 4.0;
 
 /// Decodes one part's share of every step, ahead of its caller.
 pub struct Loader {
@@ -266,7 +268,8 @@ impl Loader {
             }
         }
         let limit = self.catalog.config.max_bad;
-        if skipped.tried >= JUDGED_FROM && skipped.bad as f64 > limit * skipped.tried as f64 {
+        let allowed = (limit * skipped.tried as f64).max(BAD_LUCK);
+        if skipped.tried >= JUDGED_FROM && skipped.bad as f64 > allowed {
             let worst = self
                 .bad_shards
                 .iter()

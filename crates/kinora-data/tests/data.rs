@@ -260,7 +260,7 @@ fn a_long_clip_gives_another_window_in_each_epoch() {
 fn images_come_in_their_share_of_steps() {
     let frames: Vec<usize> = (0..40).map(|i| if i % 2 == 0 { 1 } else { 4 }).collect();
     let set = Set::write(&frames, 10, 40);
-    for ratio in [0.0, 0.25, 1.0] {
+    for ratio in [0.1, 0.25, 0.9] {
         let config = DataConfig {
             image_ratio: Some(ratio),
             ..set.config(&[(1, 2), (4, 2)])

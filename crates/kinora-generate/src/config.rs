@@ -4,6 +4,9 @@ use kinora_flow::Schedule;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+// More than any solver needs.
+const MOST: usize = 10_000;
+
 /// The `[sample]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,9 +22,14 @@ pub struct SampleConfig {
 /// Settings that make no video.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum SampleError {
-    /// A schedule without steps.
-    #[error("sample.schedule.steps = 0\n  help: use at least 1; more follow the flow more closely")]
-    Steps,
+    /// A schedule without steps, or without an end.
+    #[error(
+        "sample.schedule.steps = {steps}\n  help: use 1 to {MOST}; more follow the flow more closely"
+    )]
+    Steps {
+        /// The number.
+        steps: usize,
+    },
     /// A first half that leaves no time for the second.
     #[error("sample.schedule.threshold = {threshold}\n  help: use a time between 0 and 0.5")]
     Threshold {
@@ -50,8 +58,9 @@ impl SampleConfig {
     /// # Errors
     /// The first that makes no sense.
     pub fn check(&self, window: usize) -> Result<(), SampleError> {
-        if self.schedule.steps() == 0 {
-            return Err(SampleError::Steps);
+        let steps = self.schedule.steps();
+        if !(1..=MOST).contains(&steps) {
+            return Err(SampleError::Steps { steps });
         }
         if let Schedule::LinearQuadratic { threshold, .. } = self.schedule
             && !(threshold > 0.0 && threshold <= 0.5)

@@ -53,6 +53,26 @@ pub enum TrainError {
         /// The norm.
         norm: f64,
     },
+    /// Weights that are not numbers any more.
+    #[error(
+        "step {step}: the weights are no numbers any more, so they are not saved\n  help: lower train.optim.lr; the checkpoint before is kept"
+    )]
+    NotNumbers {
+        /// The step.
+        step: u64,
+    },
+    /// A checkpoint of another model.
+    #[error(
+        "the checkpoint of step {step} is of another model:\n  it was {was}\n  it is {is}\n  help: restore [model] and [text], or train into another folder"
+    )]
+    OtherModel {
+        /// The step.
+        step: u64,
+        /// What was trained.
+        was: String,
+        /// What the configuration says.
+        is: String,
+    },
     /// A checkpoint that saw other data.
     #[error(
         "the checkpoint of step {step} was trained on other data ({was}), and data.paths now hold {is}\n  help: restore the data, or train into another folder"

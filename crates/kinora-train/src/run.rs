@@ -112,6 +112,7 @@ pub fn train(
     let root = checkpoints(&run.dir);
     let from = match resumable(&run.dir, &run.catalog)? {
         Some(checkpoint) => {
+            same_model(&checkpoint, &run.video, &run.text)?;
             trainer.restore(&checkpoint)?;
             trainer.step()
         }
@@ -119,8 +120,12 @@ pub fn train(
     };
     // Nobody may begin a save before all have read.
     sharding.world().barrier("checkpoint read")?;
-    let meta =
-        json!({ "data": fingerprint(&run.catalog), "seed": run.seed, "mesh": sharding.mesh() });
+    let meta = json!({
+        "data": run.catalog.fingerprint(),
+        "model": identity(&run.video, &run.text),
+        "seed": run.seed,
+        "mesh": sharding.mesh(),
+    });
     let mut records = Records::open(run, from, sharding.rank())?;
     let mut source = Source::open(&run.catalog, sharding, from, &run.autoencoder, &run.device)?;
     let mut skipped = 0;
@@ -141,7 +146,7 @@ pub fn train(
         let last = step == config.steps;
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if due(config.checkpoint_every) || last {
-            save(&trainer, &root, &meta, config.keep)?;
+            trainer.save(&root, &meta, config.keep)?;
         }
         if due(config.preview_every) {
             let preview = hooks.preview(&trainer.averaged(), step, sharding);
@@ -163,7 +168,7 @@ pub fn resumable(dir: &Path, catalog: &Catalog) -> Result<Option<Checkpoint>, Tr
     let was = checkpoint.meta()["data"]
         .as_str()
         .ok_or(TrainError::Meta { what: "data" })?;
-    let is = fingerprint(catalog);
+    let is = catalog.fingerprint();
     if was != is {
         let was = was.to_string();
         return Err(TrainError::OtherData {
@@ -175,29 +180,45 @@ pub fn resumable(dir: &Path, catalog: &Catalog) -> Result<Option<Checkpoint>, Tr
     Ok(Some(checkpoint))
 }
 
-fn save(trainer: &Trainer, root: &Path, meta: &Value, keep: usize) -> Result<(), TrainError> {
-    trainer.save(root, meta, keep)?;
-    Ok(())
+/// What makes weights those of one model and not of another: all sizes, but no number that only
+/// decides how they started.
+pub fn identity(video: &MovieGenConfig, text: &BytesConfig) -> Value {
+    let MovieGenConfig {
+        layers,
+        dim,
+        ffn,
+        heads,
+        channels,
+        patch,
+        max_latent,
+        position_scale: _,
+        texts,
+    } = video;
+    json!({
+        "layers": layers, "dim": dim, "ffn": ffn, "heads": heads, "channels": channels,
+        "patch": patch, "max_latent": max_latent, "texts": texts, "text": text,
+    })
 }
 
-/// All that decides the order of samples, by which a checkpoint knows its data again.
-fn fingerprint(catalog: &Catalog) -> String {
-    let samples: Vec<String> = catalog
-        .config()
-        .buckets
-        .iter()
-        .zip(catalog.samples())
-        .map(|(bucket, samples)| format!("{samples} {bucket} by {}", bucket.batch))
-        .collect();
-    let config = catalog.config();
-    let ratio = config
-        .image_ratio
-        .map_or("their share".to_string(), |ratio| ratio.to_string());
-    format!(
-        "{}; image ratio {ratio}; data seed {}",
-        samples.join(", "),
-        config.seed
-    )
+/// Checks that a checkpoint is of this model.
+///
+/// # Errors
+/// [`TrainError::OtherModel`].
+pub fn same_model(
+    checkpoint: &Checkpoint,
+    video: &MovieGenConfig,
+    text: &BytesConfig,
+) -> Result<(), TrainError> {
+    let (was, is) = (&checkpoint.meta()["model"], identity(video, text));
+    if *was == is {
+        return Ok(());
+    }
+    let (was, is) = (was.to_string(), is.to_string());
+    Err(TrainError::OtherModel {
+        step: checkpoint.step(),
+        was,
+        is,
+    })
 }
 
 /// What rank 0 writes down.

@@ -46,7 +46,8 @@ impl Trainer {
         keep: usize,
     ) -> Result<Option<PathBuf>, TrainError> {
         let (rank, world) = (self.sharding.rank(), self.sharding.world());
-        let saver = Saver::begin(root, self.step, rank)?;
+        self.check_finite()?;
+        let saver = world.busy(|| Saver::begin(root, self.step, rank))?;
         world.barrier("checkpoint begun")?;
         let params = flat_params(&self.model, &self.table);
         let [first, second] = self.optimizer.moments();
@@ -64,15 +65,32 @@ impl Trainer {
             }
             world.heartbeat();
         }
-        saver.write_part(&pieces)?;
+        world.busy(|| saver.write_part(&pieces))?;
         world.barrier("checkpoint written")?;
         let path = if rank == 0 {
-            Some(saver.commit(meta, keep)?)
+            Some(world.busy(|| saver.commit(meta, keep))?)
         } else {
             None
         };
         world.barrier("checkpoint committed")?;
         Ok(path)
+    }
+
+    /// Weights that are no numbers must not replace a checkpoint that can be gone on from.
+    fn check_finite(&self) -> Result<(), TrainError> {
+        let mut sum = 0.0;
+        for param in flat_params(&self.model, &self.table) {
+            sum += param.cast(DType::F64).sum().into_scalar::<f64>();
+        }
+        let broken = f64::from(u8::from(!sum.is_finite()));
+        let broken = self
+            .sharding
+            .world()
+            .sum(vec![broken], "weights are numbers")?[0];
+        if broken > 0.0 {
+            return Err(TrainError::NotNumbers { step: self.step });
+        }
+        Ok(())
     }
 
     /// Goes on from a checkpoint, of any mesh.

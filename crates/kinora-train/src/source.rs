@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct Source {
     loader: Option<Loader>,
     group: Group,
+    // Whoever waits for anybody must know that this rank waits for its data.
+    world: Group,
     // The ranks of the same place in all data groups.
     peers: Group,
     autoencoder: Arc<dyn Autoencoder>,
@@ -65,6 +67,7 @@ impl Source {
             loader,
             group,
             peers,
+            world: sharding.world().clone(),
             autoencoder,
             device,
             named: 0,
@@ -80,7 +83,7 @@ impl Source {
         let Some(loader) = &mut self.loader else {
             return self.receive();
         };
-        let batch = self.group.busy(|| loader.next())?;
+        let batch = self.world.busy(|| loader.next())?;
         let batch = encode(
             &batch,
             loader.skipped().bad,

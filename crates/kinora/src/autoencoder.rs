@@ -7,6 +7,7 @@ use kinora_ckpt::{Checkpoint, Dtype, Piece, Saver, TensorSource, latest};
 use kinora_data::Catalog;
 use kinora_models::autoencoder::{Pca, PcaConfig};
 use kinora_track::Console;
+use kinora_train::checkpoints;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,10 +60,27 @@ pub(crate) fn read_or_fit(
     device: &Device,
     console: Console,
 ) -> Outcome<Pca> {
-    if latest(&folder(run))?.is_some() {
-        return read(run, section, device);
-    }
     let (config, samples) = section.pca();
+    let meta = json!({
+        "kind": "pca",
+        "config": config,
+        "samples": samples,
+        "data": catalog.fingerprint(),
+    });
+    if let Some(path) = latest(&folder(run))? {
+        let stored = Checkpoint::open(&path)?;
+        if *stored.meta() == meta {
+            return read(run, section, device);
+        }
+        // Weights were trained on its latents, so it cannot be replaced under them.
+        if latest(&checkpoints(run))?.is_some() {
+            return Err(Failure::input(format!(
+                "{} was fitted on other data or with other settings:\n  it was {}\n  it is {meta}\n  help: restore them, or train into another folder",
+                path.display(),
+                stored.meta()
+            )));
+        }
+    }
     let bar = console.progress(samples as u64, "fitting the autoencoder, video");
     let pca = kinora_train::fit_pca(catalog, &config, samples, device, |done| {
         bar.at(done as u64)
@@ -82,7 +100,7 @@ pub(crate) fn read_or_fit(
         .collect();
     let saver = Saver::begin(&folder(run), 0, 0)?;
     saver.write_part(&pieces)?;
-    saver.commit(&json!({ "kind": "pca", "config": config }), 1)?;
+    saver.commit(&meta, 1)?;
     // What was stored is what is used, in this run and in all that go on from it.
     read(run, section, device)
 }

@@ -10,6 +10,7 @@ mod failure;
 mod ranks;
 mod run;
 mod verbs;
+mod whole;
 
 use clap::Parser;
 use std::process::ExitCode;

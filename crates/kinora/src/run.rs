@@ -13,7 +13,7 @@ use kinora_models::autoencoder::{Autoencoder, Pca};
 use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::MovieGenConfig;
 use kinora_shard::{Cx, Sharding};
-use kinora_train::{TrainError, Weights, checkpoints, restore_weights};
+use kinora_train::{TrainError, Weights, checkpoints, restore_weights, same_model};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,12 +44,15 @@ impl Trained {
         let section = config.need(&config.autoencoder, "autoencoder", verb)?;
         let pca = autoencoder::read(run, section, &device)?;
         let data = config.need(&config.data, "data", verb)?;
-        let video = |bucket: &&Bucket| !bucket.is_image();
-        let bucket = *data.buckets.iter().find(video).unwrap_or(&data.buckets[0]);
+        let moving = |bucket: &&Bucket| !bucket.is_image();
+        let bucket = *data.buckets.iter().find(moving).unwrap_or(&data.buckets[0]);
+        let text = config.need(&config.text, "text", verb)?.clone();
+        let video = config.video()?;
+        same_model(&checkpoint, &video, &text)?;
         Ok(Self {
             sample: config.need(&config.sample, "sample", verb)?.clone(),
-            text: config.need(&config.text, "text", verb)?.clone(),
-            video: config.video()?,
+            text,
+            video,
             config,
             pca,
             checkpoint,

@@ -4,6 +4,9 @@ use kinora_mesh::{Axis, Extent};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+// Products of a few sizes stay far below the largest integer.
+const LARGEST: usize = 1 << 20;
+
 /// The sizes of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +49,20 @@ pub enum ConfigError {
     Zero {
         /// The key.
         key: &'static str,
+    },
+    /// A size beyond any model.
+    #[error("a size in [model] is {size}\n  help: every size is at most {LARGEST}")]
+    Large {
+        /// The size.
+        size: usize,
+    },
+    /// A scale that is no number.
+    #[error(
+        "model.position_scale = {scale}\n  help: use a positive number; 1 lets small models learn motion"
+    )]
+    Scale {
+        /// The scale.
+        scale: f64,
     },
     /// A width that heads do not divide.
     #[error(
@@ -169,6 +186,16 @@ impl MovieGenConfig {
         ];
         if let Some(&(key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(ConfigError::Zero { key });
+        }
+        let sides = self.patch.iter().chain(&self.max_latent);
+        let largest = sizes[..5].iter().map(|(_, size)| size).chain(sides).max();
+        if let Some(&size) = largest.filter(|&&size| size > LARGEST) {
+            return Err(ConfigError::Large { size });
+        }
+        if !(self.position_scale >= 0.0 && self.position_scale.is_finite()) {
+            return Err(ConfigError::Scale {
+                scale: self.position_scale,
+            });
         }
         if !self.dim.is_multiple_of(self.heads) {
             return Err(ConfigError::Heads {

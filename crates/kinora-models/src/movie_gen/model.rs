@@ -73,7 +73,11 @@ impl MovieGen {
     /// # Panics
     /// If the latent's sides are not multiples of the patch, or exceed `config.max_latent`.
     pub fn forward(&self, latent: Tensor<5>, time: Tensor<1>, texts: Vec<TextTokens>) -> Tensor<5> {
-        let [_, channels, t, h, w] = latent.dims();
+        let [b, channels, t, h, w] = latent.dims();
+        assert_eq!(time.dims(), [b], "one time for each latent");
+        for text in &texts {
+            assert_eq!(text.embedding.dims()[0], b, "one text for each latent");
+        }
         assert_eq!(
             channels, self.config.channels,
             "latents have {channels} channels"

@@ -82,6 +82,18 @@ impl RunConfig {
                     "a size in [text] is 0\n  help: width, heads, ffn and max_words are at least 1",
                 ));
             }
+            let sizes = [
+                text.width,
+                text.layers,
+                text.ffn,
+                text.windows,
+                text.max_words,
+            ];
+            if sizes.iter().any(|&size| size > 1 << 24) {
+                return Err(Failure::input(
+                    "a size in [text] is beyond any model\n  help: every size is at most 16777216",
+                ));
+            }
             if !text.width.is_multiple_of(text.heads) {
                 return Err(Failure::input(format!(
                     "text.width = {} cannot be shared by text.heads = {}\n  help: make width a multiple of heads",
@@ -128,6 +140,9 @@ impl RunConfig {
         }
         if let Some(sample) = &self.sample {
             sample.check(video.max_latent[0]).or_input()?;
+        }
+        if let Some(shapes) = &self.shapes {
+            shapes.validate().or_input()?;
         }
         if self.shapes.is_some() && self.data.as_ref().is_none_or(|data| data.paths.len() != 1) {
             return Err(Failure::input(

@@ -41,6 +41,11 @@ pub(crate) fn read_run(run: &Path, set: &[String]) -> Outcome<RunConfig> {
 fn change(text: &str, set: &[String]) -> Outcome<RunConfig> {
     let mut table: Table = toml::from_str(text).expect("the text was parsed before");
     for change in set {
+        if change.contains(['\n', '\r']) {
+            return Err(Failure::input(format!(
+                "--set {change:?} holds a line break\n  help: give each setting its own --set"
+            )));
+        }
         let Some((key, value)) = change.split_once('=') else {
             return Err(Failure::input(format!(
                 "--set {change} has no value\n  help: write --set key.path=value, e.g. --set train.steps=200"

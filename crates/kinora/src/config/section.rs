@@ -56,9 +56,9 @@ impl From<Dtype> for DType {
 
 impl RunSection {
     pub(crate) fn check(&self) -> Outcome {
-        if !(self.deadline > 0.0 && self.deadline < 1e6) {
+        if !(5.0..1e6).contains(&self.deadline) {
             return Err(Failure::input(format!(
-                "run.deadline = {} seconds\n  help: use a positive number; 60 is the default",
+                "run.deadline = {} seconds\n  help: use 5 or more; 60 is the default",
                 self.deadline
             )));
         }
@@ -121,6 +121,12 @@ impl AutoencoderSection {
             return Err(Failure::input(
                 "a size in [autoencoder] is 0\n  help: patch, channels and samples are at least 1",
             ));
+        }
+        if pca.patch.iter().any(|&side| side > 1024) || !(0.0..=1.0).contains(&pca.whiten) {
+            return Err(Failure::input(format!(
+                "autoencoder.patch = {:?}, autoencoder.whiten = {}\n  help: sides are at most 1024, and whiten is 0 to 1",
+                pca.patch, pca.whiten
+            )));
         }
         let most = 3 * pca.patch.iter().product::<usize>();
         if pca.channels > most {
@@ -189,9 +195,27 @@ pub(crate) fn check_train(train: &TrainConfig) -> Outcome {
             "0 up to, not including, 1",
         ),
         (
+            "train.optim.epsilon",
+            train.optim.epsilon,
+            train.optim.epsilon > 0.0 && train.optim.epsilon < 1.0,
+            "a small positive number; 1e-8 is usual",
+        ),
+        (
+            "train.optim.weight_decay",
+            train.optim.weight_decay,
+            (0.0..10.0).contains(&train.optim.weight_decay),
+            "0 or a small positive number",
+        ),
+        (
+            "train.times.mean",
+            train.times.mean,
+            train.times.mean.is_finite(),
+            "a number; Movie Gen has 0",
+        ),
+        (
             "train.optim.lr",
             train.optim.lr,
-            train.optim.lr > 0.0,
+            train.optim.lr > 0.0 && train.optim.lr < 10.0,
             "a positive number",
         ),
         (
@@ -237,7 +261,7 @@ pub(crate) fn check_train(train: &TrainConfig) -> Outcome {
         (
             "train.times.std",
             train.times.std,
-            train.times.std > 0.0,
+            train.times.std > 0.0 && train.times.std.is_finite(),
             "a positive number",
         ),
     ];

@@ -5,6 +5,8 @@ use crate::cli::Eval;
 use crate::failure::{Failure, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::run::Trained;
+use crate::verbs::generate::writable;
+use crate::whole;
 use kinora_generate::Sampler;
 use kinora_media::{Clip, contact_sheet};
 use kinora_shapes::{
@@ -45,6 +47,9 @@ pub(crate) fn eval(args: &Eval) -> Outcome {
             "--prompts 0\n  help: use at least 1; 100 or more for figures to rely on",
         ));
     }
+    if let Some(sheet) = &args.sheet {
+        writable(sheet)?;
+    }
     let world = shapes.world();
     let calibration = calibrate(&world, 200, args.seed).or_run()?;
     for (name, rate) in calibration.rates() {
@@ -72,6 +77,11 @@ pub(crate) fn eval(args: &Eval) -> Outcome {
         held_out: score(&held, held_videos),
         seen: score(&seen, seen_videos),
     };
+    if args.json {
+        json(&report);
+    } else {
+        print(&report);
+    }
     if let Some(path) = &args.sheet {
         let rows: Vec<(String, Clip)> = held
             .iter()
@@ -79,13 +89,18 @@ pub(crate) fn eval(args: &Eval) -> Outcome {
             .take(SHEET_ROWS)
             .map(|(prompt, clip)| (prompt.caption.clone(), clip.clone()))
             .collect();
-        std::fs::write(path, contact_sheet(&rows, 8, 2).or_run()?).or_run()?;
+        whole::write(path, &contact_sheet(&rows, 8, 2).or_run()?).or_run()?;
     }
-    if args.json {
-        json(&report);
-        return Ok(());
-    }
-    say!("{} at step {step}, seed {}", report.run, report.seed);
+    Ok(())
+}
+
+fn print(report: &Report) {
+    say!(
+        "{} at step {}, seed {}",
+        report.run,
+        report.step,
+        report.seed
+    );
     say!("difficulty: {}", report.difficulty);
     say!("\nthe checker on real clips\n{}", report.calibration);
     say!(
@@ -93,7 +108,6 @@ pub(crate) fn eval(args: &Eval) -> Outcome {
         report.held_out
     );
     say!("\nprompts without\n{}", report.seen);
-    Ok(())
 }
 
 fn score(prompts: &[Prompt], videos: &[Clip]) -> Score {

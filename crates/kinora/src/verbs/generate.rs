@@ -5,12 +5,12 @@ use crate::cli::Generate;
 use crate::failure::{Failure, OrInput, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::run::Trained;
+use crate::whole;
 use burn::tensor::Tensor;
 use kinora_generate::{Sampler, Windows};
 use kinora_media::{Clip, Mp4Writer, contact_sheet, encode_jpeg, encode_png};
 use kinora_models::autoencoder::Autoencoder;
 use kinora_train::TrainError;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -102,7 +102,7 @@ fn frames(args: &Generate, trained: &Trained, kind: Kind) -> Outcome<usize> {
 }
 
 /// Found out before the work, not after.
-fn writable(out: &Path) -> Outcome {
+pub(super) fn writable(out: &Path) -> Outcome {
     let folder = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -232,11 +232,7 @@ impl Output {
     fn finish(self, job: &Job) -> Outcome {
         let first = &self.shown[0];
         let (height, width) = (first.height, first.width);
-        let write = |path: &Path, bytes: Vec<u8>| {
-            let partial = path.with_extension("partial");
-            fs::write(&partial, bytes).or_run()?;
-            fs::rename(&partial, path).or_run()
-        };
+        let write = |path: &Path, bytes: Vec<u8>| whole::write(path, &bytes).or_run();
         match job.kind {
             Kind::Png => write(&job.out, encode_png(&first.rgb, height, width).or_run()?),
             Kind::Jpeg => write(

@@ -22,7 +22,7 @@ struct Report {
     last_losses: Option<f64>,
     samples_per_second: Option<f64>,
     skipped_clips: u64,
-    previews: Vec<PathBuf>,
+    previews: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -79,7 +79,10 @@ pub(crate) fn inspect(args: &Inspect) -> Outcome {
         last_losses: mean(&rows[rows.len() - some..], "loss"),
         samples_per_second: mean(&rows[rows.len() - some..], "samples_per_second"),
         skipped_clips: last.and_then(|row| row["skipped"].as_u64()).unwrap_or(0),
-        previews,
+        previews: previews
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect(),
     };
     if args.json {
         json(&report);
@@ -110,7 +113,7 @@ pub(crate) fn inspect(args: &Inspect) -> Outcome {
         say!(
             "previews: {} files, the newest {}",
             report.previews.len(),
-            newest.display()
+            newest
         );
     }
     Ok(())

@@ -5,8 +5,10 @@ use crate::cli::Train;
 use crate::config::{RunConfig, read, read_run};
 use crate::failure::{Failure, OrRun, Outcome};
 use crate::ranks::on_ranks;
+use crate::whole;
 use crate::{autoencoder, verbs::data::make_if_missing};
 use burn::tensor::{DType, Device};
+use kinora_ckpt::latest;
 use kinora_data::{Bucket, Catalog};
 use kinora_generate::{SampleConfig, Sampler, clips};
 use kinora_media::{Clip, Mp4Writer, contact_sheet};
@@ -14,8 +16,8 @@ use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Autoencoder, Pca};
 use kinora_shard::Sharding;
 use kinora_track::Console;
-use kinora_train::{Hooks, Run, resumable};
-use std::fs;
+use kinora_train::{Hooks, Run, checkpoints, resumable};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ pub(crate) fn train(args: &Train) -> Outcome {
     let config = read(&args.config.config, &args.config.changes.set)?;
     let console = console(args.quiet);
     let out = config.run.out.clone();
-    let (run, preview) = prepare(&config, console)?;
+    let (run, preview, _lock) = prepare(&config, console)?;
     let (mesh, cores) = (
         config.mesh,
         std::thread::available_parallelism().map_or(1, usize::from),
@@ -66,14 +68,22 @@ fn suggestion(config: &RunConfig) -> String {
         "a red circle moving left on a white background",
         String::as_str,
     );
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let out = config.run.out.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let out = if out.chars().all(plain) {
+        out
+    } else {
+        quoted(&out)
+    };
     format!(
-        "cargo run --release -- generate {} -p \"{prompt}\" -o video.mp4",
-        config.run.out.display()
+        "cargo run --release -- generate {out} -p {} -o video.mp4",
+        quoted(prompt)
     )
 }
 
 /// Everything that can fail before the ranks start.
-fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview)> {
+fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)> {
     let need = "train";
     let train = config.need(&config.train, "train", need)?.clone();
     let data = config.need(&config.data, "data", need)?.clone();
@@ -104,7 +114,12 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview)> {
     }
     let device = Device::flex();
     fs::create_dir_all(out).or_run()?;
-    write_run_file(out, config)?;
+    let lock = lock(out)?;
+    whole::write(
+        &out.join("run.toml"),
+        toml::to_string(config).or_run()?.as_bytes(),
+    )
+    .or_run()?;
     let pca = Arc::new(autoencoder::read_or_fit(
         out, &section, &catalog, &device, console,
     )?);
@@ -138,12 +153,26 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview)> {
         dtype: config.run.dtype.into(),
         console,
     };
-    Ok((run, preview))
+    Ok((run, preview, lock))
+}
+
+/// Held for as long as the run writes: two at once would destroy each other's records.
+fn lock(out: &Path) -> Outcome<File> {
+    let file = File::create(out.join(".lock")).or_run()?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::input(format!(
+            "another process is training into {}\n  help: wait for it, or train into another folder with --set run.out=FOLDER",
+            out.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(Failure::Run(error.into())),
+    }
 }
 
 /// A folder that holds a run is only gone on with by the same model on the same data.
 fn same_run(out: &Path, config: &RunConfig) -> Outcome {
-    if !out.join("run.toml").is_file() {
+    // Without a checkpoint there is nothing yet that another configuration would spoil.
+    if !out.join("run.toml").is_file() || latest(&checkpoints(out))?.is_none() {
         return Ok(());
     }
     let before = read_run(out, &[])?;
@@ -160,14 +189,6 @@ fn same_run(out: &Path, config: &RunConfig) -> Outcome {
     differs("[text]", before.text == config.text)?;
     differs("[autoencoder]", before.autoencoder == config.autoencoder)?;
     differs("run.seed", before.run.seed == config.run.seed)
-}
-
-/// Writes the configuration beside what it makes, whole or not at all.
-fn write_run_file(out: &Path, config: &RunConfig) -> Outcome {
-    let text = toml::to_string(config).or_run()?;
-    let partial = out.join(".run.toml.partial");
-    fs::write(&partial, text).or_run()?;
-    fs::rename(&partial, out.join("run.toml")).or_run()
 }
 
 /// Previews: a video for each prompt, and a sheet of all.
@@ -231,11 +252,10 @@ impl Preview {
             writer.finish()?;
         }
         let rows: Vec<(String, Clip)> = self.prompts.iter().cloned().zip(videos).collect();
-        let sheet = contact_sheet(&rows, 8, 3)?;
+        let scale = (768 / self.bucket.width).clamp(1, 3);
+        let sheet = contact_sheet(&rows, 8, scale)?;
         let path = self.folder.join(format!("step-{step:08}.png"));
-        let partial = path.with_extension("png.partial");
-        fs::write(&partial, sheet)?;
-        fs::rename(&partial, &path)?;
+        whole::write(&path, &sheet)?;
         Ok(())
     }
 }
