@@ -598,6 +598,31 @@ fn other_settings(place: &Place) {
             "{change} changed the records"
         );
     }
+    // Other sizes than the weights were trained in, where their shapes would fit.
+    for change in ["model.heads=2", "model.layers=3", "text.windows=0"] {
+        place.refuse(
+            &[
+                "generate",
+                "runs/smoke",
+                "-q",
+                "-p",
+                "a",
+                "-o",
+                "x.mp4",
+                "--set",
+                change,
+            ],
+            &["is of another model", "help: "],
+        );
+    }
+    // Another process in the same folder.
+    let lock = fs::File::create(place.at("runs/smoke/.lock")).unwrap();
+    lock.lock().unwrap();
+    place.refuse(
+        &["train", "smoke.toml", "-q", "--set", "train.steps=9"],
+        &["another process is training into runs/smoke", "help: "],
+    );
+    drop(lock);
     // Other data than the checkpoint has seen.
     let other = place.at("datasets/other");
     fs::create_dir(&other).unwrap();

@@ -124,7 +124,9 @@ impl Catalog {
             .buckets
             .iter()
             .zip(self.samples())
-            .map(|(bucket, samples)| format!("{samples} of {bucket} in batches of {}", bucket.batch))
+            .map(|(bucket, samples)| {
+                format!("{samples} of {bucket} in batches of {}", bucket.batch)
+            })
             .collect();
         let groups: Vec<String> = self
             .groups
