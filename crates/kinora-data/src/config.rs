@@ -140,6 +140,17 @@ impl DataConfig {
                 width,
                 batch,
             } = *bucket;
+            if [frames, height, width, batch]
+                .iter()
+                .any(|&size| size > 1 << 16)
+            {
+                return fail(
+                    format!(
+                        "a bucket of {frames} frames of {height}x{width} in batches of {batch}"
+                    ),
+                    "no number of a bucket is above 65536",
+                );
+            }
             if [frames, height, width, batch].contains(&0) {
                 return fail(
                     format!("a bucket of {bucket} with a batch of {batch} is empty"),
@@ -163,6 +174,15 @@ impl DataConfig {
                     "give a share from 0 to 1",
                 );
             }
+        }
+        if self.workers > 256 || self.prefetch > 1024 {
+            return fail(
+                format!(
+                    "data.workers is {}, data.prefetch is {}",
+                    self.workers, self.prefetch
+                ),
+                "use at most 256 workers and 1024 batches; a few of each are enough",
+            );
         }
         let images = self.buckets.iter().any(Bucket::is_image);
         let videos = self.buckets.iter().any(|bucket| !bucket.is_image());

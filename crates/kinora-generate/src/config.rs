@@ -67,7 +67,7 @@ impl SampleConfig {
         {
             return Err(SampleError::Threshold { threshold });
         }
-        if !(self.guidance > 0.0 && self.guidance.is_finite()) {
+        if !(self.guidance > 0.0 && self.guidance <= 100.0) {
             return Err(SampleError::Guidance {
                 guidance: self.guidance,
             });

@@ -87,7 +87,6 @@ pub fn decode(bytes: &[u8]) -> Result<Clip, MediaError> {
 
 /// Decodes clips, and keeps its scratch memory between them.
 pub struct Decoder {
-    codec: Option<openh264::decoder::Decoder>,
     fitter: Fitter,
     packet: Vec<u8>,
     frame: Vec<u8>,
@@ -100,10 +99,9 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder. Costs nothing until it meets its first video.
+    /// A decoder.
     pub fn new() -> Self {
         Self {
-            codec: None,
             fitter: Fitter::new(),
             packet: Vec::new(),
             frame: Vec::new(),
@@ -185,12 +183,9 @@ impl Decoder {
             fitter: &mut self.fitter,
             frame: &mut self.frame,
         };
-        // An unfinished or failed stream would leave its pictures in the codec, so the codec is
-        // only put back after a stream that ended well.
-        let mut codec = match self.codec.take() {
-            Some(codec) => codec,
-            None => open_codec()?,
-        };
+        // A codec of its own for each stream: after streams with B-frames, even those that ended
+        // well, OpenH264 keeps pictures and fails in the middle of a later one.
+        let mut codec = open_codec()?;
         let frames = &video.track.frames[start..];
         for (index, frame) in frames.iter().enumerate() {
             let coded = &bytes[frame.offset as usize..][..frame.size as usize];
@@ -230,7 +225,6 @@ impl Decoder {
         }
         let out = sink.out;
         drop(held);
-        self.codec = Some(codec);
         Ok(out)
     }
 }

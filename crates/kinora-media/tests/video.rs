@@ -415,3 +415,35 @@ fn files_of_x264_are_decoded_in_the_order_they_are_shown() {
         }
     }
 }
+
+/// What ffmpeg makes when nothing is said: B-frames in a pyramid, several references. One decoder
+/// takes many such streams and parts of them, one after the other. Runs where ffmpeg is installed.
+#[test]
+fn one_decoder_takes_many_streams_with_b_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("default.mp4");
+    let made = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-f", "lavfi", "-i", "testsrc=s=64x48:r=12"])
+        .args(["-frames:v", "40", "-c:v", "libx264", "-pix_fmt", "yuv420p"])
+        .arg(&path)
+        .status();
+    let Ok(status) = made else {
+        eprintln!("ffmpeg is not installed: nothing was compared");
+        return;
+    };
+    assert!(status.success());
+    let bytes = std::fs::read(&path).unwrap();
+    let whole = decode(&bytes).unwrap();
+    assert_eq!((whole.frames, whole.height, whole.width), (40, 48, 64));
+    let mut decoder = Decoder::new();
+    for round in 0..60 {
+        let (start, frames) = [(0, 40), (24, 16), (7, 16), (39, 1)][round % 4];
+        let window = Window {
+            start,
+            frames,
+            size: None,
+        };
+        let part = decoder.window(&bytes, window);
+        assert_eq!(part.unwrap(), whole.sample(start, frames), "round {round}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use burn::module::ParamId;
 use kinora_mesh::{Layout, MeshAxis};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// One parameter: its name, its cut, and where its gradient is partial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +27,14 @@ impl ParamSpec {
 pub struct ParamTable {
     specs: Vec<ParamSpec>,
     index: HashMap<ParamId, usize>,
+    paths: HashSet<String>,
 }
 
 impl ParamTable {
     pub(crate) fn add(&mut self, id: ParamId, spec: ParamSpec) {
-        let taken = self.specs.iter().any(|other| other.path == spec.path);
+        let fresh = self.paths.insert(spec.path.clone());
         assert!(
-            !taken,
+            fresh,
             "two parameters are called {}: give one of them another path",
             spec.path
         );

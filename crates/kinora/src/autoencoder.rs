@@ -67,19 +67,24 @@ pub(crate) fn read_or_fit(
         "samples": samples,
         "data": catalog.fingerprint(),
     });
+    let trained = latest(&checkpoints(run))?.is_some();
     if let Some(path) = latest(&folder(run))? {
         let stored = Checkpoint::open(&path)?;
         if *stored.meta() == meta {
             return read(run, section, device);
         }
         // Weights were trained on its latents, so it cannot be replaced under them.
-        if latest(&checkpoints(run))?.is_some() {
+        if trained {
             return Err(Failure::input(format!(
                 "{} was fitted on other data or with other settings:\n  it was {}\n  it is {meta}\n  help: restore them, or train into another folder",
                 path.display(),
                 stored.meta()
             )));
         }
+    }
+    if trained {
+        // Says what is missing.
+        return read(run, section, device);
     }
     let bar = console.progress(samples as u64, "fitting the autoencoder, video");
     let pca = kinora_train::fit_pca(catalog, &config, samples, device, |done| {

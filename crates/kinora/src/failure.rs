@@ -3,6 +3,7 @@
 use kinora_ckpt::CkptError;
 use kinora_comm::local::{RankFailure, What};
 use kinora_data::DataError;
+use kinora_shapes::ShapesError;
 use kinora_shard::ShardError;
 use kinora_train::TrainError;
 use std::fmt;
@@ -94,6 +95,16 @@ impl From<DataError> for Failure {
             | DataError::Panic { .. }
             | DataError::Stalled { .. }
             | DataError::Ended { .. } => Failure::Run(error.into()),
+            other => Failure::Input(other.into()),
+        }
+    }
+}
+
+impl From<ShapesError> for Failure {
+    fn from(error: ShapesError) -> Self {
+        match error {
+            ShapesError::Io { .. } | ShapesError::Media(_) => Failure::Run(error.into()),
+            ShapesError::Data(error) => error.into(),
             other => Failure::Input(other.into()),
         }
     }

@@ -13,6 +13,7 @@ mod verbs;
 mod whole;
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 // Tensors of a step are freed and allocated again at once; the system's allocator gives their pages
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
     match verbs::dispatch(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // Whoever closed the standard error wants no words; the exit code remains.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
             failure.code()
         }
     }

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 // Products of a few sizes stay far below the largest integer.
 const LARGEST: usize = 1 << 20;
+const DEEPEST: usize = 4096;
 
 /// The sizes of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +52,9 @@ pub enum ConfigError {
         key: &'static str,
     },
     /// A size beyond any model.
-    #[error("a size in [model] is {size}\n  help: every size is at most {LARGEST}")]
+    #[error(
+        "a size in [model] is {size}\n  help: every size is at most {LARGEST}, and layers at most {DEEPEST}"
+    )]
     Large {
         /// The size.
         size: usize,
@@ -189,7 +192,8 @@ impl MovieGenConfig {
         }
         let sides = self.patch.iter().chain(&self.max_latent);
         let largest = sizes[..5].iter().map(|(_, size)| size).chain(sides).max();
-        if let Some(&size) = largest.filter(|&&size| size > LARGEST) {
+        let deepest = Some(&self.layers).filter(|&&layers| layers > DEEPEST);
+        if let Some(&size) = largest.filter(|&&size| size > LARGEST).or(deepest) {
             return Err(ConfigError::Large { size });
         }
         if !(self.position_scale >= 0.0 && self.position_scale.is_finite()) {

@@ -62,6 +62,12 @@ impl RunSection {
                 self.deadline
             )));
         }
+        if self.threads > 1024 {
+            return Err(Failure::input(format!(
+                "run.threads = {} for each rank\n  help: use 0, which shares the machine's cores",
+                self.threads
+            )));
+        }
         Ok(())
     }
 
@@ -122,9 +128,12 @@ impl AutoencoderSection {
                 "a size in [autoencoder] is 0\n  help: patch, channels and samples are at least 1",
             ));
         }
-        if pca.patch.iter().any(|&side| side > 1024) || !(0.0..=1.0).contains(&pca.whiten) {
+        if pca.patch.iter().any(|&side| side > 1024)
+            || !(0.0..=1.0).contains(&pca.whiten)
+            || samples > 1 << 20
+        {
             return Err(Failure::input(format!(
-                "autoencoder.patch = {:?}, autoencoder.whiten = {}\n  help: sides are at most 1024, and whiten is 0 to 1",
+                "autoencoder.patch = {:?}, whiten = {}, samples = {samples}\n  help: sides are at most 1024, whiten is 0 to 1, samples at most 1048576",
                 pca.patch, pca.whiten
             )));
         }
@@ -209,8 +218,8 @@ pub(crate) fn check_train(train: &TrainConfig) -> Outcome {
         (
             "train.times.mean",
             train.times.mean,
-            train.times.mean.is_finite(),
-            "a number; Movie Gen has 0",
+            train.times.mean.abs() <= 10.0,
+            "-10 to 10; Movie Gen has 0",
         ),
         (
             "train.optim.lr",

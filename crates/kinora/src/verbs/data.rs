@@ -3,7 +3,7 @@
 use super::{console, json};
 use crate::cli::{Data, DataInspect, Make, Shapes};
 use crate::config::read;
-use crate::failure::{OrInput, Outcome};
+use crate::failure::Outcome;
 use kinora_data::Catalog;
 use kinora_shapes::{ShapesConfig, difficulty, make};
 use kinora_track::Console;
@@ -52,7 +52,7 @@ pub(crate) fn make_if_missing(
     console: Console,
 ) -> Outcome<bool> {
     let bar = console.progress(config.videos + config.images, "making data, clip");
-    let made = make(config, out, |done, _| bar.at(done)).or_input()?;
+    let made = make(config, out, |done, _| bar.at(done))?;
     bar.finish();
     Ok(made.fresh)
 }

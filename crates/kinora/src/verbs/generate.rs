@@ -68,7 +68,8 @@ pub(crate) fn generate(args: &Generate) -> Outcome {
 }
 
 fn kind(out: &Path) -> Outcome<Kind> {
-    match out.extension().and_then(|extension| extension.to_str()) {
+    let extension = out.extension().and_then(|extension| extension.to_str());
+    match extension.map(str::to_ascii_lowercase).as_deref() {
         Some("mp4") => Ok(Kind::Video),
         Some("png") => Ok(Kind::Png),
         Some("jpg" | "jpeg") => Ok(Kind::Jpeg),

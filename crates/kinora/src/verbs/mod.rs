@@ -42,7 +42,15 @@ fn json(value: &impl serde::Serialize) {
 }
 
 fn print_line(line: std::fmt::Arguments<'_>) {
-    if writeln!(std::io::stdout(), "{line}").is_err() {
-        std::process::exit(0);
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "error: the report cannot be written: {error}"
+            );
+            std::process::exit(1);
+        }
     }
 }

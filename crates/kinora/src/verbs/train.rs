@@ -18,6 +18,7 @@ use kinora_shard::Sharding;
 use kinora_track::Console;
 use kinora_train::{Hooks, Run, checkpoints, resumable};
 use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,7 +32,9 @@ pub(crate) fn train(args: &Train) -> Outcome {
         std::thread::available_parallelism().map_or(1, usize::from),
     );
     if !args.quiet {
-        eprintln!(
+        // Progress is for whoever looks; nobody has to.
+        let _ = writeln!(
+            std::io::stderr(),
             "training on {} ({} ranks as threads, {cores} cores) into {}",
             mesh,
             mesh.ranks(),
@@ -103,6 +106,7 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)
             .clone(),
     };
     let out = &config.run.out;
+    own_folder(out)?;
     same_run(out, config)?;
     if let Some(shapes) = &config.shapes {
         make_if_missing(shapes, &data.paths[0], console)?;
@@ -166,6 +170,31 @@ fn lock(out: &Path) -> Outcome<File> {
             out.display()
         ))),
         Err(TryLockError::Error(error)) => Err(Failure::Run(error.into())),
+    }
+}
+
+/// A run has its folder to itself.
+fn own_folder(out: &Path) -> Outcome {
+    let held = match fs::read_dir(out) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound && !out.as_os_str().is_empty() => {
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(Failure::input(format!(
+                "run.out = \"{}\" is no folder that a run can have: {error}\n  help: name a new folder, or that of a run",
+                out.display()
+            )));
+        }
+    };
+    let mut others = held.flatten().filter(|entry| entry.file_name() != ".lock");
+    match others.next() {
+        Some(other) if !out.join("run.toml").is_file() => Err(Failure::input(format!(
+            "run.out = {} holds other files, e.g. {}, and no run\n  help: name a new folder, or that of a run",
+            out.display(),
+            other.file_name().display()
+        ))),
+        _ => Ok(()),
     }
 }
 
