@@ -2,6 +2,7 @@
 //!
 //! Separate because they belong to no single crate. What a crate can test alone, it tests itself.
 
+mod bad_files;
 mod cli;
 mod clips;
 mod faults;
@@ -10,3 +11,4 @@ mod parallel;
 mod program;
 mod resume;
 mod tidy;
+mod whole_run;

@@ -338,6 +338,22 @@ fn a_turned_picture_is_made_upright() {
     }
 }
 
+/// A file that x264 makes of a source, or `None`, said aloud, where ffmpeg is not installed.
+fn x264(path: &std::path::Path, source: &str, options: &[&str]) -> Option<Vec<u8>> {
+    let made = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-f", "lavfi", "-i", source])
+        .args(options)
+        .args(["-c:v", "libx264", "-pix_fmt", "yuv420p"])
+        .arg(path)
+        .status();
+    let Ok(status) = made else {
+        eprintln!("SKIPPED: ffmpeg is not installed, so no file of x264 was decoded");
+        return None;
+    };
+    assert!(status.success());
+    Some(std::fs::read(path).unwrap())
+}
+
 /// Files of another encoder: B-frames, an open group of pictures, fragments, a sound track. Runs
 /// where ffmpeg is installed.
 #[test]
@@ -365,18 +381,9 @@ fn files_of_x264_are_decoded_in_the_order_they_are_shown() {
         let path = folder.path().join(format!("{number}.mp4"));
         // Each frame is brighter than the one before it: 72 levels from black to white.
         let source = "nullsrc=s=96x64:r=24:d=3,geq=lum=20+3*N:cb=128:cr=128";
-        let made = std::process::Command::new("ffmpeg")
-            .args(["-v", "error", "-f", "lavfi", "-i", source])
-            .args(options)
-            .args(["-c:v", "libx264", "-pix_fmt", "yuv420p"])
-            .arg(&path)
-            .status();
-        let Ok(status) = made else {
-            eprintln!("ffmpeg is not installed: nothing was compared");
+        let Some(bytes) = x264(&path, source, options) else {
             return;
         };
-        assert!(status.success());
-        let bytes = std::fs::read(&path).unwrap();
         let whole = decode(&bytes).unwrap();
         assert_eq!(
             (whole.frames, whole.height, whole.width),
@@ -422,17 +429,9 @@ fn files_of_x264_are_decoded_in_the_order_they_are_shown() {
 fn one_decoder_takes_many_streams_with_b_frames() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("default.mp4");
-    let made = std::process::Command::new("ffmpeg")
-        .args(["-v", "error", "-f", "lavfi", "-i", "testsrc=s=64x48:r=12"])
-        .args(["-frames:v", "40", "-c:v", "libx264", "-pix_fmt", "yuv420p"])
-        .arg(&path)
-        .status();
-    let Ok(status) = made else {
-        eprintln!("ffmpeg is not installed: nothing was compared");
+    let Some(bytes) = x264(&path, "testsrc=s=64x48:r=12", &["-frames:v", "40"]) else {
         return;
     };
-    assert!(status.success());
-    let bytes = std::fs::read(&path).unwrap();
     let whole = decode(&bytes).unwrap();
     assert_eq!((whole.frames, whole.height, whole.width), (40, 48, 64));
     let mut decoder = Decoder::new();

@@ -56,17 +56,4 @@ impl ParamTable {
             panic!("a parameter was not created by Cx::param, so nothing is known of its cut")
         })
     }
-
-    /// The elements of the whole model.
-    pub fn whole_len(&self) -> usize {
-        self.specs
-            .iter()
-            .map(|spec| spec.layout.shape.iter().product::<usize>())
-            .sum()
-    }
-
-    /// The elements that this rank holds.
-    pub fn local_len(&self) -> usize {
-        self.specs.iter().map(ParamSpec::local_len).sum()
-    }
 }
