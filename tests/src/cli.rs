@@ -95,7 +95,7 @@ fn mistakes_are_named_before_anything_is_written() {
         ),
         (
             &["mesh.fsdp=2"],
-            &["mesh.fsdp = 2", "not part of this version", "help: "],
+            &["mesh.fsdp = 2", "where stored weights are cut", "help: "],
         ),
         (
             &["train.preview_every=0"],

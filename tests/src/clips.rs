@@ -142,7 +142,7 @@ impl Clips {
             catalog: self.catalog.clone(),
             autoencoder: self.pca.clone(),
             device: Device::flex(),
-            dtype,
+            precision: dtype.into(),
             console: Console::Silent,
         };
         let deadline = Duration::from_secs(60);

@@ -1,10 +1,11 @@
 //! Ranks that fail, stray, sleep or end are named in time, and nobody is left waiting for them.
 
 use crate::clips::{Clips, Hook, losses};
-use crate::fixture::{Cut, batch, cut, text, train_config, video};
-use burn::tensor::{DType, Device};
+use crate::fixture::{Cut, batch, cut, train_config, trainer};
+use burn::tensor::DType;
 use kinora_comm::local::{self, OnStuck, RankFailure, What, World};
 use kinora_comm::{CommError, Fault, Faulty, Traced, Transport};
+use kinora_models::TextToVideo;
 use kinora_shard::Sharding;
 use kinora_train::{TrainConfig, TrainError, Trainer};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -31,7 +32,7 @@ fn run<T: Send + 'static>(
     cut: &Cut,
     deadline: Duration,
     wrap: impl Fn(Arc<dyn Transport>) -> Arc<dyn Transport> + Send + Sync + 'static,
-    body: impl Fn(Trainer, Arc<Sharding>) -> Result<T, TrainError> + Send + Sync + 'static,
+    body: impl Fn(Trainer<TextToVideo>, Arc<Sharding>) -> Result<T, TrainError> + Send + Sync + 'static,
 ) -> (Result<Vec<T>, Failure>, Duration) {
     let world = World {
         deadline,
@@ -42,17 +43,13 @@ fn run<T: Send + 'static>(
     let began = Instant::now();
     let result = local::run(&world, move |transport| {
         let sharding = Sharding::new(wrap(transport), mesh, plan.clone())?;
-        let device = (&Device::flex(), DType::F32);
-        body(
-            Trainer::new(&train_config(), &video(), &text(), 3, device, &sharding),
-            sharding,
-        )
+        body(trainer(&train_config(), DType::F32, &sharding), sharding)
     });
     (result, began.elapsed())
 }
 
 /// Two steps, of a video batch and of an image batch.
-fn two_steps(mut trainer: Trainer, sharding: Arc<Sharding>) -> Result<(), TrainError> {
+fn two_steps(mut trainer: Trainer<TextToVideo>, sharding: Arc<Sharding>) -> Result<(), TrainError> {
     for step in 0..2 {
         trainer.train(&batch(step, &sharding))?;
     }
@@ -180,7 +177,7 @@ fn a_rank_that_makes_another_call_is_a_mismatch() {
 fn the_peers_of_a_lost_rank_know_it_inside_the_graph() {
     let seen: Arc<Mutex<Option<CommError>>> = Arc::default();
     let kept = seen.clone();
-    let body = move |mut trainer: Trainer, sharding: Arc<Sharding>| {
+    let body = move |mut trainer: Trainer<TextToVideo>, sharding: Arc<Sharding>| {
         trainer.train(&batch(0, &sharding))?;
         if sharding.rank() == 1 {
             panic!("the lights went out");
@@ -328,8 +325,7 @@ fn ranks_that_part_ways_are_told() {
                 accumulate: 1 + sharding.rank(),
                 ..train_config()
             };
-            let device = (&Device::flex(), DType::F32);
-            let mut trainer = Trainer::new(&config, &video(), &text(), 3, device, &sharding);
+            let mut trainer = trainer(&config, DType::F32, &sharding);
             trainer.train(&batch(0, &sharding)).map(|_| ())
         },
     );

@@ -4,9 +4,10 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_comm::local::{self, RankFailure, World};
 use kinora_mesh::rng::Stream;
 use kinora_mesh::{Mesh, MeshAxis, Plan};
+use kinora_models::TextToVideo;
 use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::{MovieGenConfig, TextInput};
-use kinora_shard::Sharding;
+use kinora_shard::{Precision, Sharding};
 use kinora_train::{Decay, LatentBatch, OptimConfig, TrainConfig, TrainError, Trainer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub(crate) fn cut(name: &'static str, replicate: usize, tp: usize, seq: bool) ->
             heads: vec![MeshAxis::Tp],
             hidden: vec![MeshAxis::Tp],
             params: vec![],
+            attention: None,
         },
     }
 }
@@ -75,6 +77,7 @@ pub(crate) fn train_config() -> TrainConfig {
         checkpoint_every: 7,
         keep: 2,
         preview_every: 0,
+        recompute: Default::default(),
         path: Default::default(),
         times: Default::default(),
         optim: OptimConfig {
@@ -126,12 +129,24 @@ pub(crate) fn batch(step: u64, sharding: &Sharding) -> LatentBatch {
     }
 }
 
+/// The small model at step 0, on one rank of a cut.
+pub(crate) fn trainer(
+    config: &TrainConfig,
+    precision: impl Into<Precision>,
+    sharding: &Arc<Sharding>,
+) -> Trainer<TextToVideo> {
+    let device = (&Device::flex(), precision);
+    Trainer::new(config, 3, device, sharding, |cx| {
+        TextToVideo::new(cx, &video(), &text())
+    })
+}
+
 /// Runs `body` with a new trainer on every rank of a cut.
 pub(crate) fn on_ranks<T: Send + 'static>(
     cut: &Cut,
     dtype: DType,
     config: TrainConfig,
-    body: impl Fn(Trainer, Arc<Sharding>) -> Result<T, TrainError> + Send + Sync + 'static,
+    body: impl Fn(Trainer<TextToVideo>, Arc<Sharding>) -> Result<T, TrainError> + Send + Sync + 'static,
 ) -> Result<Vec<T>, Box<RankFailure<TrainError>>> {
     let world = World {
         deadline: Duration::from_secs(60),
@@ -140,9 +155,7 @@ pub(crate) fn on_ranks<T: Send + 'static>(
     let (mesh, plan) = (cut.mesh, cut.plan.clone());
     local::run(&world, move |transport| {
         let sharding = Sharding::new(transport, mesh, plan.clone())?;
-        let device = Device::flex();
-        let trainer = Trainer::new(&config, &video(), &text(), 3, (&device, dtype), &sharding);
-        body(trainer, sharding)
+        body(trainer(&config, dtype, &sharding), sharding)
     })
     .map_err(Box::new)
 }

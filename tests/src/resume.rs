@@ -1,11 +1,11 @@
 //! Stopping and going on: a resumed run is the run that was never stopped, on any mesh.
 
 use crate::clips::{Clips, Hook, losses};
-use crate::fixture::{Cut, batch, cut, on_ranks, text, train_config, video};
+use crate::fixture::{Cut, batch, cut, on_ranks, text, train_config, trainer, video};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_ckpt::{Checkpoint, CkptError, TensorSource, latest};
-use kinora_models::TextToVideo;
 use kinora_models::movie_gen::MovieGenConfig;
+use kinora_models::{Denoiser, TextToVideo};
 use kinora_shard::Sharding;
 use kinora_train::{TrainError, Trainer};
 use serde_json::json;
@@ -103,7 +103,7 @@ fn output(model: &TextToVideo, sharding: &Sharding) -> Vec<f64> {
     let batch = batch(0, sharding);
     let times = TensorData::new(vec![0.3; batch.captions.len()], [batch.captions.len()]);
     let times = Tensor::from_data(times, (&batch.latents.device(), DType::F32));
-    let output = model.forward(batch.latents, times, &batch.captions);
+    let output = model.velocity(batch.latents, times, &batch.captions);
     output.into_data().iter::<f64>().collect()
 }
 
@@ -117,20 +117,17 @@ fn weights_average_and_moments_are_restored() {
         &four,
         DType::F32,
         train_config(),
-        move |mut trainer, sharding| {
+        move |mut trained, sharding| {
             for step in 0..3 {
-                trainer.train(&batch(step, &sharding))?;
+                trained.train(&batch(step, &sharding))?;
             }
-            trainer.save(&root, &json!({}), 1)?;
-            let fresh = || {
-                let device = (&Device::flex(), DType::F32);
-                Trainer::new(&train_config(), &video(), &text(), 3, device, &sharding)
-            };
+            trained.save(&root, &json!({}), 1)?;
+            let fresh = || trainer(&train_config(), DType::F32, &sharding);
             let mut restored = fresh();
             restored.restore(&Checkpoint::open(&latest(&root)?.expect("just saved"))?)?;
             assert_eq!(restored.step(), 3);
             let (was, is) = (
-                output(&trainer.averaged(), &sharding),
+                output(&trained.averaged(), &sharding),
                 output(&restored.averaged(), &sharding),
             );
             assert_eq!(is, was, "the average");
@@ -139,8 +136,8 @@ fn weights_average_and_moments_are_restored() {
                 output(&fresh().averaged(), &sharding),
                 "nothing was learned"
             );
-            let flat = |trainer: &Trainer| output_in_training(trainer, &sharding);
-            assert_eq!(flat(&restored), flat(&trainer), "the weights");
+            let flat = |of: &Trainer<TextToVideo>| output_in_training(of, &sharding);
+            assert_eq!(flat(&restored), flat(&trained), "the weights");
             assert_ne!(flat(&restored), is, "the average is the weights");
             Ok(())
         },
@@ -193,7 +190,7 @@ fn weights_average_and_moments_are_restored() {
 }
 
 /// As [`output`], of the weights in training.
-fn output_in_training(trainer: &Trainer, sharding: &Sharding) -> Vec<f64> {
+fn output_in_training(trainer: &Trainer<TextToVideo>, sharding: &Sharding) -> Vec<f64> {
     let (loss, gradients) = trainer.gradients(&batch(0, sharding));
     let flat = gradients
         .flat()
@@ -209,14 +206,9 @@ fn another_models_checkpoint_is_refused() {
     let checkpoint = Checkpoint::open(&latest(folder.path()).unwrap().unwrap()).unwrap();
     let refusal = |video: &MovieGenConfig| {
         let device = (&Device::flex(), DType::F32);
-        let mut trainer = Trainer::new(
-            &train_config(),
-            video,
-            &text(),
-            3,
-            device,
-            &Sharding::single(),
-        );
+        let mut trainer = Trainer::new(&train_config(), 3, device, &Sharding::single(), |cx| {
+            TextToVideo::new(cx, video, &text())
+        });
         let error = trainer
             .restore(&checkpoint)
             .expect_err("another model was restored");

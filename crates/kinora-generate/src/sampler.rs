@@ -4,7 +4,8 @@ use crate::SampleConfig;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_flow::{euler_step, guide};
 use kinora_mesh::rng::Stream;
-use kinora_models::TextToVideo;
+use kinora_models::{Denoiser, TextToVideo};
+use kinora_shard::Group;
 use std::ops::Range;
 
 /// Samples a model: every rank calls it with the same prompts, and gets the same latents.
@@ -15,8 +16,10 @@ pub struct Sampler<'a> {
     pub config: &'a SampleConfig,
     /// The device of the model.
     pub device: &'a Device,
-    /// The dtype of the model.
+    /// The dtype of latents between steps.
     pub dtype: DType,
+    /// The two ranks that share out the passes of guidance, or this rank alone.
+    pub cfg: Group,
 }
 
 /// The noise `[1, C, T, H, W]` of latent frames `frames` of video `sample`: a function of (seed,
@@ -68,7 +71,8 @@ impl Sampler<'_> {
         Tensor::from_data(TensorData::new(values, shape), (self.device, self.dtype))
     }
 
-    /// The guided velocity: with and without the prompts in one pass of twice the batch.
+    /// The guided velocity. With and without the prompts are one pass of twice the batch, or a pass on
+    /// each of two ranks.
     fn velocity(&self, x: Tensor<5>, prompts: &[String], time: f64) -> Tensor<5> {
         let b = prompts.len();
         let times = |n: usize| {
@@ -76,13 +80,22 @@ impl Sampler<'_> {
             Tensor::<1>::from_data(data, (self.device, self.dtype))
         };
         if self.config.guidance == 1.0 {
-            return self.model.forward(x, times(b), prompts);
+            return self.model.velocity(x, times(b), prompts);
         }
-        let mut both = prompts.to_vec();
-        both.resize(2 * b, String::new());
-        let velocities =
-            self.model
-                .forward(Tensor::cat(vec![x.clone(), x], 0), times(2 * b), &both);
+        let without = vec![String::new(); b];
+        let velocities = if self.cfg.size() > 1 {
+            let mine = if self.cfg.rank() == 0 {
+                prompts
+            } else {
+                &without
+            };
+            let velocity = self.model.velocity(x, times(b), mine);
+            self.cfg.gather(velocity, 0, &[b, b], "guidance")
+        } else {
+            let both = [prompts, &without].concat();
+            let twice = Tensor::cat(vec![x.clone(), x], 0);
+            self.model.velocity(twice, times(2 * b), &both)
+        };
         let with = velocities.clone().narrow(0, 0, b);
         let without = velocities.narrow(0, b, b);
         guide(with, without, self.config.guidance)

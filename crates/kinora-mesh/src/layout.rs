@@ -17,6 +17,15 @@ pub fn parts(len: usize, parts: usize) -> Vec<usize> {
         .collect()
 }
 
+/// The part of `0..len` that cuts one inside the other leave, each given as (parts, index), outermost
+/// first. Parts of parts differ by one at most, and every cut alone is as even as can be.
+pub fn nested(len: usize, cuts: impl IntoIterator<Item = (usize, usize)>) -> Range<usize> {
+    cuts.into_iter().fold(0..len, |range, (parts, index)| {
+        let inner = part(range.len(), parts, index);
+        range.start + inner.start..range.start + inner.end
+    })
+}
+
 /// One rank's box of a tensor that a plan cuts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -45,6 +54,21 @@ impl Layout {
             ranges,
             axes,
         }
+    }
+
+    /// What `rank` stores of this box where stored parameters are cut over `axes`, and along which
+    /// dimension: the first that leaves none of the ranks without a part. `None` for what is smaller
+    /// than the group in every dimension, which stays whole.
+    pub fn stored(&self, axes: &[MeshAxis], mesh: &Mesh, rank: usize) -> Option<(usize, Self)> {
+        let parts = mesh.span(axes);
+        let dim = self.ranges.iter().position(|range| range.len() >= parts)?;
+        let mut stored = self.clone();
+        let range = &self.ranges[dim];
+        let mine = part(range.len(), parts, mesh.index(rank, axes));
+        stored.ranges[dim] = range.start + mine.start..range.start + mine.end;
+        stored.axes[dim].extend(axes);
+        stored.axes[dim].sort_unstable();
+        Some((dim, stored))
     }
 
     /// The shape of this rank's part.

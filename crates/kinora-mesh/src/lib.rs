@@ -5,12 +5,14 @@
 //! the data order and the model all rest on it. It deliberately does no communication.
 
 mod axis;
+mod context;
 mod layout;
 mod mesh;
 mod plan;
 pub mod rng;
 
 pub use axis::{Axis, Extent, MeshAxis};
-pub use layout::{Layout, part, parts};
+pub use context::ContextAttention;
+pub use layout::{Layout, nested, part, parts};
 pub use mesh::Mesh;
 pub use plan::{Plan, PlanError};

@@ -1,6 +1,6 @@
 //! The plan: which logical axes are cut on which mesh axes. Data, in the config, printable.
 
-use crate::{Axis, Extent, Mesh, MeshAxis};
+use crate::{Axis, ContextAttention, Extent, Mesh, MeshAxis};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,6 +18,9 @@ pub struct Plan {
     pub hidden: Vec<MeshAxis>,
     /// Mesh axes that cut stored weights, gradients, optimizer state and averages.
     pub params: Vec<MeshAxis>,
+    /// How attention spans the ranks of `cp`; a ring if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention: Option<ContextAttention>,
 }
 
 /// A plan that does not fit its mesh or its model.
@@ -55,17 +58,52 @@ pub enum PlanError {
         /// What to do.
         help: &'static str,
     },
-    /// An axis of the plan that this version cannot cut yet.
+    /// Degrees of attention that do not fill the axis.
     #[error(
-        "mesh.{axis} = {size}: {what} is not part of this version\n  help: set mesh.{axis} = 1"
+        "plan.attention = {{ ulysses = {ulysses}, ring = {ring} }} spans {} ranks, but mesh.cp = {cp}\n  help: make their product mesh.cp",
+        ulysses * ring
     )]
-    NotBuilt {
-        /// The axis.
-        axis: MeshAxis,
-        /// Its size.
+    Degrees {
+        /// Ranks that exchange tokens for heads.
+        ulysses: usize,
+        /// Groups in a ring.
+        ring: usize,
+        /// The ranks of the axis.
+        cp: usize,
+    },
+    /// An entry that changes nothing.
+    #[error("plan.{key} has no effect: {why}\n  help: remove it")]
+    Ineffective {
+        /// The entry.
+        key: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// Guidance over ranks where there is none, or over too many.
+    #[error("mesh.cfg = {size}: {why}\n  help: {help}")]
+    Guidance {
+        /// The size of the axis.
         size: usize,
-        /// The feature.
-        what: &'static str,
+        /// What is wrong.
+        why: &'static str,
+        /// What to do.
+        help: &'static str,
+    },
+    /// Heads that all-to-all attention cannot share out.
+    #[error(
+        "{what}: {heads} heads cannot be shared by tp {tp} x ulysses {ulysses}\n  help: set plan.attention to one of {fits}"
+    )]
+    UlyssesHeads {
+        /// What has the heads.
+        what: String,
+        /// All heads.
+        heads: usize,
+        /// The ranks that cut them.
+        tp: usize,
+        /// The ranks that exchange tokens for them.
+        ulysses: usize,
+        /// The attentions that would fit.
+        fits: String,
     },
     /// A dimension with fewer units than ranks that cut it.
     #[error(
@@ -138,22 +176,11 @@ impl Plan {
                 return Err(PlanError::Empty { axis });
             }
         }
-        for (axis, what) in [
-            (Fsdp, "sharded storage of parameters (FSDP)"),
-            (Cp, "context parallelism"),
-            (Cfg, "guidance over ranks"),
-        ] {
-            let size = mesh.size(axis);
-            if size > 1 {
-                return Err(PlanError::NotBuilt { axis, size, what });
-            }
-        }
-        if let Some(&axis) = self.params.first() {
-            return Err(PlanError::Misplaced {
-                key: Axis::Params,
-                axis,
-                why: "needs sharded storage of parameters (FSDP), which is not part of this version",
-                help: "remove plan.params",
+        if mesh.cfg > 2 {
+            return Err(PlanError::Guidance {
+                size: mesh.cfg,
+                why: "guidance has two passes, with and without the prompt",
+                help: "set mesh.cfg = 2, or leave it out",
             });
         }
         let allowed = |key: Axis, list: &[MeshAxis], fit: &[MeshAxis], why, help| match list
@@ -182,6 +209,13 @@ impl Plan {
             "does not cut the tokens of a sample",
             "plan.seq takes \"cp\" and \"tp\"",
         )?;
+        allowed(
+            Axis::Params,
+            &self.params,
+            &[Replicate, Fsdp, Cp],
+            "does not hold copies of the weights",
+            "plan.params takes \"replicate\", \"fsdp\" and \"cp\"",
+        )?;
         for (key, list) in [(Axis::Heads, &self.heads), (Axis::Hidden, &self.hidden)] {
             allowed(
                 key,
@@ -208,25 +242,94 @@ impl Plan {
             }
         }
         for axis in mesh.axes() {
-            let named = [
-                &self.batch,
-                &self.seq,
-                &self.heads,
-                &self.hidden,
-                &self.params,
-            ];
-            if !named.iter().any(|list| list.contains(&axis)) {
-                return Err(PlanError::Unused {
-                    axis,
-                    size: mesh.size(axis),
-                    help: match axis {
-                        Replicate | Fsdp => "add it to plan.batch",
-                        _ => "add it to plan.heads and plan.hidden, or set its size to 1",
-                    },
-                });
+            let (used, help) = match axis {
+                Replicate => (self.batch.contains(&axis), "add it to plan.batch"),
+                // Without this it would be another name for replicate.
+                Fsdp if !self.params.contains(&axis) => (
+                    false,
+                    "add it to plan.params, or call the axis replicate: fsdp is where stored weights are cut",
+                ),
+                Fsdp => (self.batch.contains(&axis), "add it to plan.batch"),
+                Cp => (self.seq.contains(&axis), "add it to plan.seq"),
+                // The two passes of guidance are the sampler's to share out.
+                Cfg => (true, ""),
+                Tp => (
+                    self.heads.contains(&axis) || self.hidden.contains(&axis),
+                    "add it to plan.heads and plan.hidden, or set its size to 1",
+                ),
+            };
+            if !used {
+                let size = mesh.size(axis);
+                return Err(PlanError::Unused { axis, size, help });
             }
         }
+        match self.attention {
+            Some(_) if !self.cuts(Axis::Seq, mesh).contains(&Cp) => Err(PlanError::Ineffective {
+                key: "attention",
+                why: "mesh.cp is 1, so every rank has all keys",
+            }),
+            Some(attention) => match attention.degrees(mesh.cp) {
+                Some((ulysses, ring)) if ulysses * ring != mesh.cp => Err(PlanError::Degrees {
+                    ulysses,
+                    ring,
+                    cp: mesh.cp,
+                }),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a plan fits training, which has no guidance.
+    ///
+    /// # Errors
+    /// [`PlanError::Guidance`].
+    pub fn check_training(&self, mesh: &Mesh) -> Result<(), PlanError> {
+        if mesh.cfg > 1 {
+            return Err(PlanError::Guidance {
+                size: mesh.cfg,
+                why: "training has no guidance to share out",
+                help: "set mesh.cfg = 1, and give it when generating: --set mesh.cfg=2",
+            });
+        }
         Ok(())
+    }
+
+    /// How attention spans the ranks of `cp`; `None` if every rank has all tokens.
+    pub fn context(&self, mesh: &Mesh) -> Option<ContextAttention> {
+        let cut = self.cuts(Axis::Seq, mesh).contains(&MeshAxis::Cp);
+        cut.then(|| self.attention.unwrap_or(ContextAttention::RING))
+    }
+
+    /// Checks that attention over `cp` can share out a layer's heads.
+    ///
+    /// # Errors
+    /// [`PlanError::UlyssesHeads`], with the attentions that would fit.
+    pub fn check_heads(&self, what: &str, heads: Extent, mesh: &Mesh) -> Result<(), PlanError> {
+        let Some((ulysses, _)) = self
+            .context(mesh)
+            .and_then(|attention| attention.degrees(mesh.cp))
+        else {
+            return Ok(());
+        };
+        let tp = mesh.span(&self.cuts(heads.axis, mesh));
+        let all = heads.len / heads.unit;
+        if (all / tp).is_multiple_of(ulysses) {
+            return Ok(());
+        }
+        let mut fits = vec!["\"ring\"".to_string(), "\"gather\"".to_string()];
+        fits.extend(
+            (2..mesh.cp)
+                .filter(|u| mesh.cp.is_multiple_of(*u) && (all / tp).is_multiple_of(*u))
+                .map(|u| format!("{{ ulysses = {u}, ring = {} }}", mesh.cp / u)),
+        );
+        Err(PlanError::UlyssesHeads {
+            what: what.to_string(),
+            heads: all,
+            tp,
+            ulysses,
+            fits: fits.join(", "),
+        })
     }
 
     /// Checks that an extent leaves no rank without a part.
@@ -281,6 +384,7 @@ mod tests {
             heads: vec![Tp],
             hidden: vec![Tp],
             params: vec![],
+            attention: None,
         }
     }
 

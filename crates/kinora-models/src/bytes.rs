@@ -5,11 +5,11 @@
 //! bytes of a word are summed into one token, and a transformer reads the words.
 
 use crate::movie_gen::TextTokens;
-use burn::module::{Module, Param};
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use kinora_mesh::{Axis, Extent, rng::fnv1a};
-use kinora_nn::{Attention, AttentionConfig, Embedding, RmsNorm, SwiGlu};
-use kinora_shard::{Cx, Init};
+use kinora_nn::{Attention, AttentionConfig, Embedding, QkNorm, RmsNorm, SwiGlu};
+use kinora_shard::{Cx, Init, Stack, Weight};
 use serde::{Deserialize, Serialize};
 
 // 256 bytes, then the mark that opens every text, so that the empty text has a token too.
@@ -50,8 +50,8 @@ pub struct Encoded {
 pub struct Bytes {
     symbols: Embedding,
     windows: Option<Embedding>,
-    positions: Param<Tensor<2>>,
-    layers: Vec<Layer>,
+    positions: Weight<2>,
+    layers: Stack<Layer>,
     norm: RmsNorm,
     #[module(skip)]
     config: BytesConfig,
@@ -71,19 +71,17 @@ impl Bytes {
         let cx = &cx.on(Axis::Text);
         let width = Axis::Embed.of(config.width);
         let residual = (2.0 * config.layers.max(1) as f64).powf(-0.5);
-        let layer = |i: usize| {
-            let cx = cx.at("layers").at(i);
-            Layer {
-                norm1: RmsNorm::new(&cx.at("norm1"), width),
-                attn: AttentionConfig {
-                    width,
-                    heads: config.heads,
-                    residual,
-                }
-                .init(&cx.at("attn")),
-                norm2: RmsNorm::new(&cx.at("norm2"), width),
-                mlp: SwiGlu::new(&cx.at("mlp"), width, config.ffn, residual),
+        let layer = |cx: &Cx| Layer {
+            norm1: RmsNorm::new(&cx.at("norm1"), width),
+            attn: AttentionConfig {
+                width,
+                heads: config.heads,
+                norm: QkNorm::None,
+                residual,
             }
+            .init(&cx.at("attn")),
+            norm2: RmsNorm::new(&cx.at("norm2"), width),
+            mlp: SwiGlu::new(&cx.at("mlp"), width, config.ffn, residual),
         };
         let length = Axis::Channel.of(config.max_words + 1);
         Self {
@@ -91,7 +89,7 @@ impl Bytes {
             windows: (config.windows > 0)
                 .then(|| Embedding::new(&cx.at("windows"), config.windows, width, 0.5)),
             positions: cx.param("positions", [length, width], Init::Normal(0.5)),
-            layers: (0..config.layers).map(layer).collect(),
+            layers: Stack::new(&cx.at("layers"), config.layers, layer),
             norm: RmsNorm::new(&cx.at("norm"), width),
             config: config.clone(),
         }
@@ -140,15 +138,16 @@ impl Bytes {
             bytes.reshape([n, width]) * share,
             IndexingUpdateOp::Add,
         );
-        let mut x = x.reshape([b, l, width]) + self.positions.val().narrow(0, 0, l).unsqueeze();
+        let x = x.reshape([b, l, width]) + self.positions.val().narrow(0, 0, l).unsqueeze();
         let mask: Vec<bool> = words
             .flat_map(|words| (0..l).map(move |i| i < words.len()))
             .collect();
-        let mask = Tensor::from_data(TensorData::new(mask, [b, l]), device);
-        for layer in &self.layers {
-            x = x.clone() + layer.attn.forward(layer.norm1.forward(x), Some(&mask), l);
-            x = x.clone() + layer.mlp.forward(layer.norm2.forward(x), l);
-        }
+        let mask: Tensor<2, Bool> = Tensor::from_data(TensorData::new(mask, [b, l]), device);
+        let keys = mask.clone();
+        let x = self.layers.forward([x], move |layer, [x]| {
+            let x = x.clone() + layer.attn.forward(layer.norm1.forward(x), Some(&keys), l);
+            x.clone() + layer.mlp.forward(layer.norm2.forward(x), l)
+        });
         TextTokens {
             embedding: self.norm.forward(x),
             mask,

@@ -9,4 +9,4 @@ pub mod bytes;
 pub mod movie_gen;
 mod text_to_video;
 
-pub use text_to_video::TextToVideo;
+pub use text_to_video::{Denoiser, TextToVideo};

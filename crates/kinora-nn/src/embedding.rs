@@ -1,14 +1,14 @@
 //! A table of learned vectors.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use kinora_mesh::{Axis, Extent};
-use kinora_shard::{Cx, Init};
+use kinora_shard::{Cx, Init, Weight};
 
 /// One learned vector for each of a number of symbols.
 #[derive(Module, Debug)]
 pub struct Embedding {
-    weight: Param<Tensor<2>>,
+    weight: Weight<2>,
 }
 
 impl Embedding {

@@ -8,8 +8,10 @@
 //! Shapes: `B` samples, `S` video tokens, `L` text tokens, `D` model width, `H` heads on this rank,
 //! `K` width of a head, `F` hidden units on this rank.
 
+mod attend;
 mod attention;
 mod embedding;
+mod joint;
 mod linear;
 mod mlp;
 mod modulation;
@@ -18,8 +20,9 @@ mod positions;
 mod sequence;
 mod time;
 
-pub use attention::{Attention, AttentionConfig};
+pub use attention::{Attention, AttentionConfig, QkNorm};
 pub use embedding::Embedding;
+pub use joint::{JointAttention, JointTokens};
 pub use linear::{Linear, LinearConfig};
 pub use mlp::SwiGlu;
 pub use modulation::{Modulate, Modulation, Modulator};

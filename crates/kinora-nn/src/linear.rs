@@ -1,9 +1,9 @@
 //! A linear layer whose cut follows from what its dimensions mean.
 
-use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
+use burn::tensor::{DType, Tensor};
 use kinora_mesh::Extent;
-use kinora_shard::{Cx, Edge, Group, Init};
+use kinora_shard::{Cx, Edge, Group, Init, Weight};
 
 /// `y = x W + b`, with `W` of `[from, to]`.
 ///
@@ -13,8 +13,8 @@ use kinora_shard::{Cx, Edge, Group, Init};
 /// belongs to the whole output, is added once, after that.
 #[derive(Module, Debug)]
 pub struct Linear {
-    weight: Param<Tensor<2>>,
-    bias: Option<Param<Tensor<1>>>,
+    weight: Weight<2>,
+    bias: Option<Weight<1>>,
     #[module(skip)]
     exit: Option<Exit>,
 }
@@ -73,6 +73,11 @@ impl LinearConfig {
 }
 
 impl Linear {
+    /// The dtype that the layer computes in.
+    pub fn dtype(&self) -> DType {
+        self.weight.dtype()
+    }
+
     /// `x` of `[B, tokens, from]` to `[B, tokens, to]`; under sequence parallelism the output of a
     /// contracted cut axis holds this rank's part of the tokens.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {

@@ -2,11 +2,11 @@
 //! network makes the shifts, scales and gates, and each block adds a learned table to them.
 
 use crate::{Linear, LinearConfig};
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use kinora_mesh::{Axis, Extent};
-use kinora_shard::{Cx, Init};
+use kinora_shard::{Cx, Init, Weight};
 
 /// The shared network: an embedding of time to `[B, 6, D]`.
 #[derive(Module, Debug)]
@@ -35,7 +35,7 @@ impl Modulator {
 /// A block's own table, added to what the shared network says.
 #[derive(Module, Debug)]
 pub struct Modulation {
-    table: Param<Tensor<2>>,
+    table: Weight<2>,
 }
 
 impl Modulation {

@@ -2,17 +2,17 @@
 //! width, summed).
 
 use crate::Sequence;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use kinora_mesh::{Axis, Extent};
-use kinora_shard::{Cx, Init};
+use kinora_shard::{Cx, Init, Weight};
 
 /// Three tables of learned positions.
 #[derive(Module, Debug)]
 pub struct FactorisedPositions {
-    frame: Param<Tensor<2>>,
-    height: Param<Tensor<2>>,
-    width: Param<Tensor<2>>,
+    frame: Weight<2>,
+    height: Weight<2>,
+    width: Weight<2>,
     sequence: Sequence,
 }
 
@@ -45,7 +45,7 @@ impl FactorisedPositions {
 
     /// The longest sequence, in tokens along `[frames, height, width]`.
     pub fn limits(&self) -> [usize; 3] {
-        [&self.frame, &self.height, &self.width].map(|table| table.val().dims()[0])
+        [&self.frame, &self.height, &self.width].map(|table| table.dims()[0])
     }
 
     /// The positions of a grid of `[frames, height, width]` tokens, width fastest.

@@ -1,8 +1,11 @@
 //! Where the token stream is cut, and where it becomes whole again.
+//!
+//! Cuts lie one inside the other: over `cp` first, and each of those parts over `tp` under sequence
+//! parallelism. Lengths that divide by nothing leave parts that differ by one token; nothing is padded.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kinora_mesh::{Axis, part};
+use kinora_mesh::{Axis, nested, part};
 use kinora_shard::{Collective, Cx, Edge, Group};
 use std::ops::Range;
 
@@ -10,36 +13,65 @@ use std::ops::Range;
 #[derive(Module, Debug)]
 pub struct Sequence {
     #[module(skip)]
-    group: Group,
+    groups: Vec<Group>,
+    // So many of them, from the outermost, do not cut heads.
+    #[module(skip)]
+    outside_heads: usize,
 }
 
 impl Sequence {
     /// The cut of the builder's stream.
     pub fn new(cx: &Cx) -> Self {
         Self {
-            group: cx.stream_group(),
+            groups: cx.stream_groups(),
+            outside_heads: cx.groups_outside(Axis::Heads).len(),
         }
     }
 
     /// The tokens of a sequence of `tokens` that this rank holds.
     pub fn range(&self, tokens: usize) -> Range<usize> {
-        part(tokens, self.group.size(), self.group.rank())
+        range(&self.groups, tokens)
     }
 
     /// This rank's part of values that all ranks hold: `[B, S, D]` to `[B, S of this rank, D]`.
     pub fn split(&self, x: Tensor<3>) -> Tensor<3> {
-        let whole = x.dims()[1];
-        Collective::Slice { dim: 1, whole }.apply(x, &self.group)
+        self.groups.iter().fold(x, |x, group| {
+            let whole = x.dims()[1];
+            Collective::Slice { dim: 1, whole }.apply(x, group)
+        })
+    }
+
+    /// This rank's part of what a text encoder made, `[B, L, D]` to `[B, L of this rank, D]`, for text
+    /// inside the sequence. The encoder's gradient becomes whole over ranks that cut heads, as from
+    /// any layer that reads text, and stays a partial sum over the others.
+    pub fn part_of_text(&self, text: Tensor<3>) -> Tensor<3> {
+        self.groups.iter().enumerate().fold(text, |x, (i, group)| {
+            let whole = x.dims()[1];
+            if i < self.outside_heads {
+                let mine = part(whole, group.size(), group.rank());
+                x.narrow(1, mine.start, mine.len())
+            } else {
+                Collective::Slice { dim: 1, whole }.apply(x, group)
+            }
+        })
     }
 
     /// The whole sequence of `tokens` tokens, on every rank.
     pub fn join(&self, x: Tensor<3>, tokens: usize) -> Tensor<3> {
-        Collective::Collect {
-            dim: 1,
-            whole: tokens,
-        }
-        .apply(x, &self.group)
+        let inner_first = (0..self.groups.len()).rev();
+        inner_first.fold(x, |x, i| {
+            let whole = range(&self.groups[..i], tokens).len();
+            Collective::Collect { dim: 1, whole }.apply(x, &self.groups[i])
+        })
     }
+}
+
+/// The part of `0..tokens` that cuts over `groups`, outermost first, leave this rank.
+fn range(groups: &[Group], tokens: usize) -> Range<usize> {
+    nested(
+        tokens,
+        groups.iter().map(|group| (group.size(), group.rank())),
+    )
 }
 
 /// The entry of layers that are cut along an axis: shared by all that read the same value.
@@ -49,17 +81,27 @@ pub(crate) struct Entry {
     edge: Edge,
     #[module(skip)]
     group: Group,
+    // What still cuts the tokens behind the entry.
+    #[module(skip)]
+    outside: Vec<Group>,
 }
 
 impl Entry {
     pub(crate) fn new(cx: &Cx, axis: Axis) -> Self {
         let (edge, group) = cx.entry(axis);
-        Self { edge, group }
+        let outside = cx.groups_outside(axis);
+        Self {
+            edge,
+            group,
+            outside,
+        }
     }
 
-    /// `x` of `[B, S of this rank, D]` to `[B, S, D]`; `tokens` is the whole length.
+    /// `x` of `[B, S of this rank, D]` to what the layer reads, `[B, S of its cp rank, D]`; `tokens` is
+    /// the whole length.
     pub(crate) fn forward(&self, x: Tensor<3>, tokens: usize) -> Tensor<3> {
-        self.edge.collective(tokens).apply(x, &self.group)
+        let behind = range(&self.outside, tokens).len();
+        self.edge.collective(behind).apply(x, &self.group)
     }
 }
 

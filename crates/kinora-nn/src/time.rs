@@ -48,7 +48,7 @@ impl TimeEmbedding {
             .flat_map(|&t| phases(t).map(f64::cos).chain(phases(t).map(f64::sin)))
             .collect();
         let data = TensorData::new(sinusoids, [b, 1, 2 * FREQUENCIES]);
-        let sinusoids = Tensor::from_data(data, (&time.device(), time.dtype()));
+        let sinusoids = Tensor::from_data(data, (&time.device(), self.first.dtype()));
         self.second.forward(silu(self.first.forward(sinusoids)))
     }
 }

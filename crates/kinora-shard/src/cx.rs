@@ -1,11 +1,15 @@
 //! The builder that modules are made with: it knows where in the model it stands, and how the plan
 //! cuts what is made there.
 
-use crate::{Collective, Group, ParamSpec, ParamTable, Sharding};
+use crate::unit::Units;
+use crate::{
+    Collective, Context, Group, ParamSpec, ParamTable, Precision, Recompute, Sharding, Storage,
+    Weight,
+};
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_mesh::rng::Stream;
-use kinora_mesh::{Axis, Extent, Layout, MeshAxis};
+use kinora_mesh::{Axis, Extent, Layout, MeshAxis, parts};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How a parameter starts.
@@ -25,28 +29,42 @@ pub enum Init {
 #[derive(Clone, Debug)]
 pub struct Cx {
     device: Device,
-    dtype: DType,
+    precision: Precision,
     seed: u64,
     path: String,
     stream: Axis,
     sharding: Arc<Sharding>,
     table: Arc<Mutex<ParamTable>>,
+    recompute: Recompute,
+    stacked: bool,
     dry: bool,
 }
 
 impl Cx {
     /// A builder for one rank of a sharded model.
-    pub fn new(device: &Device, dtype: DType, seed: u64, sharding: &Arc<Sharding>) -> Self {
+    pub fn new(
+        device: &Device,
+        precision: impl Into<Precision>,
+        seed: u64,
+        sharding: &Arc<Sharding>,
+    ) -> Self {
         Self {
             device: device.clone(),
-            dtype,
+            precision: precision.into(),
             seed,
             path: String::new(),
             stream: Axis::Seq,
             sharding: sharding.clone(),
             table: Arc::default(),
+            recompute: Recompute::None,
+            stacked: false,
             dry: false,
         }
+    }
+
+    /// The same builder of models whose blocks are recomputed in the backward pass, or not.
+    pub fn recomputing(self, recompute: Recompute) -> Self {
+        Self { recompute, ..self }
     }
 
     /// A builder for an ordinary model on one device, in f32.
@@ -55,10 +73,10 @@ impl Cx {
     }
 
     /// A builder of modules whose parameters are known but never allocated, at any size.
-    pub fn dry(device: &Device, dtype: DType, sharding: &Arc<Sharding>) -> Self {
+    pub fn dry(device: &Device, precision: impl Into<Precision>, sharding: &Arc<Sharding>) -> Self {
         Self {
             dry: true,
-            ..Self::new(device, dtype, 0, sharding)
+            ..Self::new(device, precision, 0, sharding)
         }
     }
 
@@ -83,14 +101,32 @@ impl Cx {
         }
     }
 
+    /// The same builder for the blocks of a stack, which gathers their weights.
+    pub(crate) fn in_stack(&self) -> Self {
+        Self {
+            stacked: true,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn recompute(&self) -> Recompute {
+        self.recompute
+    }
+
+    /// How the parameters since there were `first` are gathered together.
+    pub(crate) fn units(&self, first: usize) -> Units {
+        let group = self.sharding.group(&self.sharding.cuts(Axis::Params));
+        Units::new(group, self.precision.computed, &self.table(), first)
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The dtype of parameters.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// What weights are stored in, and what is computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The mesh axes that cut the stream.
@@ -116,34 +152,51 @@ impl Cx {
     }
 
     /// Creates a parameter, already cut: no rank ever holds the whole.
-    pub fn param<const D: usize>(
-        &self,
-        name: &str,
-        dims: [Extent; D],
-        init: Init,
-    ) -> Param<Tensor<D>> {
+    pub fn param<const D: usize>(&self, name: &str, dims: [Extent; D], init: Init) -> Weight<D> {
         let path = self.at(name).path;
-        let layout = Layout::new(
-            &dims,
-            self.sharding.plan(),
-            self.sharding.mesh(),
-            self.sharding.rank(),
-        );
+        let (plan, mesh) = (self.sharding.plan(), self.sharding.mesh());
+        let rank = self.sharding.rank();
+        let computed = Layout::new(&dims, plan, mesh, rank);
         let id = ParamId::new();
-        let cut = layout.cut_axes();
-        let partial = self
-            .partial()
-            .into_iter()
-            .filter(|axis| !cut.contains(axis))
-            .collect();
+        let cut = computed.cut_axes();
+        let mut partial = self.partial();
+        partial.retain(|axis| !cut.contains(axis));
+
+        let copies = self.sharding.cuts(Axis::Params);
+        let stored = computed.stored(&copies, mesh, rank);
+        let stored = stored.filter(|_| !copies.is_empty());
+        let (layout, storage) = match stored {
+            Some((dim, layout)) => {
+                let whole = computed.local_shape()[dim];
+                let lens = parts(whole, mesh.span(&copies));
+                // The gather's adjoint sums over these.
+                partial.retain(|axis| !copies.contains(axis));
+                (layout, Some(Storage { dim, lens }))
+            }
+            None => (computed, None),
+        };
         self.table().add(
             id,
             ParamSpec {
                 path: path.clone(),
                 layout: layout.clone(),
+                storage: storage.clone(),
                 partial,
             },
         );
+        let gather = storage.filter(|_| !self.stacked);
+        let gather = gather.map(|storage| (self.sharding.group(&copies), storage));
+        let stored = self.stored(id, &path, &layout, init);
+        Weight::new(stored, gather, self.precision.computed)
+    }
+
+    fn stored<const D: usize>(
+        &self,
+        id: ParamId,
+        path: &str,
+        layout: &Layout,
+        init: Init,
+    ) -> Param<Tensor<D>> {
         let tracked = self.device.is_autodiff();
         if self.dry {
             let shape = layout.local_shape();
@@ -169,7 +222,7 @@ impl Cx {
             }
         };
         let data = TensorData::new(values, layout.local_shape());
-        let tensor = Tensor::from_data(data, (&self.device, self.dtype));
+        let tensor = Tensor::from_data(data, (&self.device, self.precision.stored));
         // Tracked-ness is a property of the device alone, so that it is the same on every rank.
         Param::initialized(
             id,
@@ -202,9 +255,34 @@ impl Cx {
         )
     }
 
-    /// The group that cuts the stream.
-    pub fn stream_group(&self) -> Group {
-        self.sharding.group(&self.stream_cuts())
+    /// The groups that cut the stream one inside the other, outermost first.
+    pub fn stream_groups(&self) -> Vec<Group> {
+        self.groups(self.stream_cuts())
+    }
+
+    /// The groups that cut the stream, outermost first, but for those whose ranks also cut `axis`: what
+    /// a value still is a part of behind the entry of a layer cut along `axis`.
+    pub fn groups_outside(&self, axis: Axis) -> Vec<Group> {
+        let mut axes = self.stream_cuts();
+        let cuts = self.sharding.cuts(axis);
+        axes.retain(|axis| !cuts.contains(axis));
+        self.groups(axes)
+    }
+
+    fn groups(&self, axes: Vec<MeshAxis>) -> Vec<Group> {
+        let group = |axis| self.sharding.group(&[axis]);
+        axes.into_iter().map(group).collect()
+    }
+
+    /// The group whose ranks hold parts of `axis`.
+    pub fn group_of(&self, axis: Axis) -> Group {
+        self.sharding.group(&self.sharding.cuts(axis))
+    }
+
+    /// How attention along the stream reaches the tokens of other ranks, if they hold any.
+    pub fn context(&self) -> Option<Context> {
+        let cut = self.stream_cuts().contains(&MeshAxis::Cp);
+        self.sharding.context().filter(|_| cut).cloned()
     }
 
     /// The parameters created so far, by this builder and all that came of the same one.

@@ -47,6 +47,18 @@ impl Group {
         self.transport.as_ref()
     }
 
+    /// Parts the group: ranks of the same color form a new one. Every rank calls it.
+    ///
+    /// # Errors
+    /// Those of the transport.
+    pub fn split(&self, color: usize, name: &str) -> Result<Self, CommError> {
+        let Some(transport) = &self.transport else {
+            return Ok(Self::alone());
+        };
+        let part = transport.split(Some(color), name)?;
+        Ok(part.map_or_else(Self::alone, Self::new))
+    }
+
     /// The sum over the group of a few host numbers, for norms and counts.
     ///
     /// # Errors

@@ -17,15 +17,25 @@
 
 mod collective;
 mod cx;
+mod exchange;
 mod gradients;
 mod group;
 mod params;
+mod precision;
+mod recompute;
 mod sharding;
-mod wire;
+mod stack;
+mod unit;
+mod weight;
 
 pub use collective::Collective;
 pub use cx::{Cx, Edge, Init};
+pub use exchange::Flight;
 pub use gradients::Gradients;
 pub use group::Group;
-pub use params::{ParamSpec, ParamTable};
-pub use sharding::{ShardError, Sharding};
+pub use params::{ParamSpec, ParamTable, Storage};
+pub use precision::Precision;
+pub use recompute::Recompute;
+pub use sharding::{Context, ShardError, Sharding};
+pub use stack::Stack;
+pub use weight::Weight;

@@ -9,16 +9,37 @@ use std::collections::{HashMap, HashSet};
 pub struct ParamSpec {
     /// The path of the module's fields, which is also its key in checkpoints.
     pub path: String,
-    /// This rank's box of the whole tensor.
+    /// What this rank stores of the whole tensor.
     pub layout: Layout,
-    /// The mesh axes over which this rank's gradient is a partial sum.
+    /// How what is stored becomes what is computed with; `None` where they are the same.
+    pub storage: Option<Storage>,
+    /// The mesh axes over which this rank's gradient of what it stores is a partial sum, when the
+    /// backward pass is over.
     pub partial: Vec<MeshAxis>,
 }
 
+/// The cut of stored parameters over the ranks that compute with the same ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// The dimension that is cut.
+    pub dim: usize,
+    /// Each rank's length along it.
+    pub lens: Vec<usize>,
+}
+
 impl ParamSpec {
-    /// The number of elements that this rank holds.
+    /// The number of elements that this rank stores.
     pub fn local_len(&self) -> usize {
         self.layout.local_shape().iter().product()
+    }
+
+    /// The number of elements that this rank computes with.
+    pub fn compute_len(&self) -> usize {
+        let mut shape = self.layout.local_shape();
+        if let Some(storage) = &self.storage {
+            shape[storage.dim] = storage.lens.iter().sum();
+        }
+        shape.iter().product()
     }
 }
 
@@ -45,6 +66,15 @@ impl ParamTable {
     /// All parameters, in order of creation.
     pub fn specs(&self) -> &[ParamSpec] {
         &self.specs
+    }
+
+    /// How the parameters from the `first` on are stored.
+    pub(crate) fn storage_from(
+        &self,
+        first: usize,
+    ) -> impl Iterator<Item = (ParamId, Option<Storage>)> + '_ {
+        let later = self.index.iter().filter(move |(_, index)| **index >= first);
+        later.map(|(id, index)| (*id, self.specs[*index].storage.clone()))
     }
 
     /// The place of a parameter in [`ParamTable::specs`].

@@ -15,6 +15,22 @@ pub struct Sharding {
     rank: usize,
     world: Group,
     groups: HashMap<Vec<MeshAxis>, Group>,
+    context: Option<Context>,
+}
+
+/// How this rank's queries reach the keys of the ranks that hold other tokens of their sample.
+#[derive(Clone, Debug)]
+pub enum Context {
+    /// Keys and values of the group are gathered.
+    Gather(Group),
+    /// Tokens are exchanged for heads in one group, and keys and values travel round the other;
+    /// either may be this rank alone.
+    Exchange {
+        /// Neighbours that exchange tokens for heads.
+        ulysses: Group,
+        /// Ranks of the same place in the groups of neighbours.
+        ring: Group,
+    },
 }
 
 /// A sharding that cannot be made.
@@ -54,6 +70,7 @@ impl Sharding {
             rank,
             world: Group::alone(),
             groups: HashMap::new(),
+            context: None,
         })
     }
 
@@ -86,13 +103,20 @@ impl Sharding {
                 .expect("every rank has a color, so every rank is in a group");
             groups.insert(subset, Group::new(group));
         }
+        let context = context(&mesh, &plan, rank, &groups)?;
         Ok(Arc::new(Self {
             mesh,
             plan,
             rank,
             world: Group::new(world),
             groups,
+            context,
         }))
+    }
+
+    /// How attention spans the ranks of `cp`; `None` if every rank has all tokens.
+    pub fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
     }
 
     /// The mesh.
@@ -141,4 +165,32 @@ impl Sharding {
         let axes = self.cuts(Axis::Batch);
         (self.mesh.index(self.rank, &axes), self.mesh.span(&axes))
     }
+}
+
+fn context(
+    mesh: &Mesh,
+    plan: &Plan,
+    rank: usize,
+    groups: &HashMap<Vec<MeshAxis>, Group>,
+) -> Result<Option<Context>, ShardError> {
+    let Some(attention) = plan.context(mesh) else {
+        return Ok(None);
+    };
+    let cp = groups[&vec![MeshAxis::Cp]].clone();
+    let place = mesh.coordinate(rank, MeshAxis::Cp);
+    Ok(Some(match attention.degrees(mesh.cp) {
+        None => Context::Gather(cp),
+        Some((1, _)) => Context::Exchange {
+            ulysses: Group::alone(),
+            ring: cp,
+        },
+        Some((_, 1)) => Context::Exchange {
+            ulysses: cp,
+            ring: Group::alone(),
+        },
+        Some((ulysses, _)) => Context::Exchange {
+            ulysses: cp.split(place / ulysses, "ulysses")?,
+            ring: cp.split(place % ulysses, "ring")?,
+        },
+    }))
 }

@@ -22,3 +22,17 @@ pub struct LatentBatch {
     /// Clips that could not be decoded so far, in this data group.
     pub skipped: u64,
 }
+
+impl LatentBatch {
+    /// A number that two batches share only if they hold the same samples: of latents and captions,
+    /// not of places in the data.
+    pub fn fingerprint(&self) -> u64 {
+        let latents = self.latents.to_data();
+        let captions = self.captions.join("\u{1f}");
+        let bytes = latents.as_bytes().iter().chain(captions.as_bytes());
+        // FNV-1a.
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+}

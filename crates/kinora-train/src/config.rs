@@ -3,6 +3,7 @@
 use crate::TrainError;
 use kinora_data::Bucket;
 use kinora_flow::{Path, Times};
+use kinora_shard::Recompute;
 use serde::{Deserialize, Serialize};
 
 /// The `[train]` table.
@@ -22,6 +23,10 @@ pub struct TrainConfig {
     pub keep: usize,
     /// Steps between preview videos; 0 makes none.
     pub preview_every: u64,
+    /// Which blocks are computed again in the backward pass instead of keeping their activations:
+    /// "none", "all", or { first = 8 }.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// The path from noise to data.
     #[serde(default)]
     pub path: Path,

@@ -1,14 +1,14 @@
 //! The loop: batches to steps, with records, checkpoints and previews.
 
 use crate::{LatentBatch, Source, TrainConfig, TrainError, Trainer};
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use kinora_ckpt::{Checkpoint, latest};
 use kinora_data::Catalog;
 use kinora_models::TextToVideo;
 use kinora_models::autoencoder::Autoencoder;
 use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::MovieGenConfig;
-use kinora_shard::Sharding;
+use kinora_shard::{Precision, Sharding};
 use kinora_track::{Console, Tracker};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -34,8 +34,8 @@ pub struct Run {
     pub autoencoder: Arc<dyn Autoencoder>,
     /// The device of every rank.
     pub device: Device,
-    /// The dtype of weights and computation.
-    pub dtype: DType,
+    /// What weights are stored in, and what is computed in.
+    pub precision: Precision,
     /// What shows progress.
     pub console: Console,
 }
@@ -107,8 +107,10 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let config = &run.config;
     config.check_batches(&run.catalog.config().buckets, sharding.share().1)?;
-    let device = (&run.device, run.dtype);
-    let mut trainer = Trainer::new(config, &run.video, &run.text, run.seed, device, sharding);
+    let device = (&run.device, run.precision);
+    let mut trainer = Trainer::new(config, run.seed, device, sharding, |cx| {
+        TextToVideo::new(cx, &run.video, &run.text)
+    });
     let root = checkpoints(&run.dir);
     let from = match resumable(&run.dir, &run.catalog)? {
         Some(checkpoint) => {

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_ckpt::{Checkpoint, CkptError, Dtype, Piece, Saver, TensorSource};
 use kinora_mesh::MeshAxis;
-use kinora_models::TextToVideo;
+use kinora_models::Denoiser;
 use kinora_shard::{ParamSpec, ParamTable, Sharding};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Weights {
 const FIRST: &str = "adamw.first";
 const SECOND: &str = "adamw.second";
 
-impl Trainer {
+impl<M: Denoiser> Trainer<M> {
     /// Writes a checkpoint under `root`, whole or not at all; every rank calls it. Rank 0 gets its
     /// path.
     ///
@@ -119,13 +119,13 @@ impl Trainer {
 ///
 /// # Errors
 /// If a tensor is missing, or has another shape than the model's.
-pub fn restore_weights(
-    model: TextToVideo,
+pub fn restore_weights<M: Module>(
+    model: M,
     table: &ParamTable,
     checkpoint: &Checkpoint,
     weights: Weights,
     (device, dtype): (&Device, DType),
-) -> Result<TextToVideo, CkptError> {
+) -> Result<M, CkptError> {
     let flat = read_all(checkpoint, weights.prefix(), table, device, dtype)?;
     Ok(model.map(&mut Load {
         table,

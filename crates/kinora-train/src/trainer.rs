@@ -5,20 +5,18 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_flow::noise;
 use kinora_mesh::rng::Stream;
-use kinora_models::TextToVideo;
-use kinora_models::bytes::BytesConfig;
-use kinora_models::movie_gen::MovieGenConfig;
-use kinora_shard::{Cx, Gradients, ParamTable, Sharding};
+use kinora_models::Denoiser;
+use kinora_shard::{Cx, Gradients, ParamSpec, ParamTable, Precision, Sharding};
 use std::sync::Arc;
 
 /// A model in training on one rank: its part of the weights, their average, and the optimizer.
-pub struct Trainer {
+pub struct Trainer<M> {
     pub(crate) config: TrainConfig,
     pub(crate) seed: u64,
     pub(crate) dtype: DType,
     pub(crate) device: Device,
     pub(crate) sharding: Arc<Sharding>,
-    pub(crate) model: TextToVideo,
+    pub(crate) model: M,
     pub(crate) table: ParamTable,
     pub(crate) optimizer: AdamW,
     pub(crate) average: Vec<Tensor<1>>,
@@ -40,24 +38,26 @@ pub struct Report {
     pub skipped: u64,
 }
 
-impl Trainer {
-    /// A model at step 0, on a plain device; training makes its own autodiff one of it.
+impl<M: Denoiser> Trainer<M> {
+    /// A model at step 0, which `build` makes, on a plain device; training makes its own autodiff one
+    /// of it.
     pub fn new(
         config: &TrainConfig,
-        video: &MovieGenConfig,
-        text: &BytesConfig,
         seed: u64,
-        (device, dtype): (&Device, DType),
+        (device, precision): (&Device, impl Into<Precision>),
         sharding: &Arc<Sharding>,
+        build: impl FnOnce(&Cx) -> M,
     ) -> Self {
-        let cx = Cx::new(&device.clone().autodiff(), dtype, seed, sharding);
-        let model = TextToVideo::new(&cx, video, text);
+        let precision = precision.into();
+        let cx = Cx::new(&device.clone().autodiff(), precision, seed, sharding)
+            .recomputing(config.recompute);
+        let model = build(&cx);
         let table = cx.table().clone();
         let params = flat_params(&model, &table);
         Self {
             config: config.clone(),
             seed,
-            dtype,
+            dtype: precision.stored,
             device: device.clone(),
             sharding: sharding.clone(),
             optimizer: AdamW::new(&params),
@@ -79,12 +79,34 @@ impl Trainer {
     }
 
     /// The model in training.
-    pub fn model(&self) -> &TextToVideo {
+    pub fn model(&self) -> &M {
         &self.model
     }
 
+    /// This rank's stored weights, flat, in the order of the table.
+    pub fn weights(&self) -> Vec<Tensor<1>> {
+        flat_params(&self.model, &self.table)
+    }
+
+    /// Sets this rank's part of every weight, and of its average, to what `values` gives for it.
+    pub fn fill(&mut self, values: impl Fn(&ParamSpec) -> Vec<f64>) {
+        let options = (&self.device, self.dtype);
+        let flat = self.table.specs().iter().map(|spec| {
+            let values = values(spec);
+            let len = [values.len()];
+            Tensor::from_data(TensorData::new(values, len), options)
+        });
+        self.average = flat.collect();
+        let mut load = Load {
+            table: &self.table,
+            flat: &self.average,
+            train: true,
+        };
+        self.model = self.model.clone().map(&mut load);
+    }
+
     /// The model of averaged weights, without gradients: the one that generates.
-    pub fn averaged(&self) -> TextToVideo {
+    pub fn averaged(&self) -> M {
         let mut load = Load {
             table: &self.table,
             flat: &self.average,
@@ -113,7 +135,7 @@ impl Trainer {
             let path = self.config.path;
             let at = path.at(latents.clone(), noise.clone(), times.clone());
             let target = path.velocity(latents, noise);
-            let velocity = self.model.forward(on(at), times.autodiff(), &captions);
+            let velocity = self.model.velocity(on(at), times.autodiff(), &captions);
             // A local sum over a global count: the sum over ranks is the mean of the whole batch.
             let count = (batch.global * c * t * h * w) as f64;
             let loss = (velocity - on(target)).square().sum() / count;
@@ -227,7 +249,7 @@ impl Trainer {
 }
 
 /// All parameters of this rank, flat, without gradients, in the order of the table.
-pub(crate) fn flat_params(model: &TextToVideo, table: &ParamTable) -> Vec<Tensor<1>> {
+pub(crate) fn flat_params(model: &impl Module, table: &ParamTable) -> Vec<Tensor<1>> {
     struct Read<'a>(&'a ParamTable, Vec<Option<Tensor<1>>>);
     impl ModuleVisitor for Read<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -268,10 +290,12 @@ impl ModuleMapper for Load<'_> {
 mod tests {
     use super::*;
     use crate::{Decay, OptimConfig};
-    use kinora_models::movie_gen::TextInput;
+    use kinora_models::TextToVideo;
+    use kinora_models::bytes::BytesConfig;
+    use kinora_models::movie_gen::{MovieGenConfig, TextInput};
 
     /// A trainer in f64 after a few steps, when no weight is zero any more, and a batch for it.
-    fn trained() -> (Trainer, LatentBatch) {
+    fn trained() -> (Trainer<TextToVideo>, LatentBatch) {
         let optim = OptimConfig {
             lr: 1e-2,
             betas: [0.9, 0.99],
@@ -289,6 +313,7 @@ mod tests {
             checkpoint_every: 10,
             keep: 1,
             preview_every: 0,
+            recompute: Default::default(),
             path: Default::default(),
             times: Default::default(),
             optim,
@@ -317,7 +342,8 @@ mod tests {
         };
         let device = Device::flex();
         let sharding = Sharding::single();
-        let mut trainer = Trainer::new(&config, &video, &text, 1, (&device, DType::F64), &sharding);
+        let build = |cx: &Cx| TextToVideo::new(cx, &video, &text);
+        let mut trainer = Trainer::new(&config, 1, (&device, DType::F64), &sharding, build);
         let data: Vec<f32> = Stream::new(5, "data")
             .normals(0..144)
             .into_iter()

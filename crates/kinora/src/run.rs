@@ -61,15 +61,16 @@ impl Trained {
         })
     }
 
-    /// The dtype of weights and computation.
+    /// The dtype of stored weights, and of latents between steps.
     pub(crate) fn dtype(&self) -> DType {
-        self.config.run.dtype.into()
+        self.config.run.dtype.precision().stored
     }
 
     /// This rank's part of the averaged model.
     pub(crate) fn model(&self, sharding: &Arc<Sharding>) -> Result<TextToVideo, TrainError> {
         let device = (&self.device, self.dtype());
-        let cx = Cx::new(device.0, device.1, self.config.run.seed, sharding);
+        let precision = self.config.run.dtype.precision();
+        let cx = Cx::new(&self.device, precision, self.config.run.seed, sharding);
         let model = TextToVideo::new(&cx, &self.video, &self.text);
         let table = cx.table().clone();
         Ok(restore_weights(

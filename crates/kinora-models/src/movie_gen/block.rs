@@ -1,10 +1,10 @@
 //! One layer of the backbone.
 
-use super::{MovieGenConfig, Text};
+use super::MovieGenConfig;
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Tensor};
 use kinora_mesh::Axis;
-use kinora_nn::{Attention, AttentionConfig, Modulation, Positions, RmsNorm, SwiGlu};
+use kinora_nn::{Attention, AttentionConfig, Modulation, QkNorm, RmsNorm, SwiGlu};
 use kinora_shard::Cx;
 
 /// Self-attention, cross-attention to text, feed-forward.
@@ -31,6 +31,7 @@ impl Block {
         let attention = AttentionConfig {
             width,
             heads: config.heads,
+            norm: QkNorm::None,
             residual,
         };
         Self {
@@ -49,24 +50,22 @@ impl Block {
         }
     }
 
-    /// `x` of `[B, S, D]` to the same; `time` is the shared modulation, `[B, 6, D]`. Positions are
-    /// added at the entry of every layer (paper, section 3.1.3).
+    /// `x` of `[B, S, D]` to the same; `time` is the shared modulation, `[B, 6, D]`, `text` and its
+    /// mask are `[B, L, D]` and `[B, L]`, `pos` the positions of the tokens, `[1, S, D]`, added at the
+    /// entry of every layer (paper, section 3.1.3); `tokens` is the length of the whole sequence.
     pub fn forward(
         &self,
-        x: Tensor<3>,
-        time: Tensor<3>,
-        text: &Text,
-        pos: &Positions,
+        [x, time, text, pos]: [Tensor<3>; 4],
+        mask: &Tensor<2, Bool>,
+        tokens: usize,
     ) -> Tensor<3> {
         let [attn, mlp] = self.modulation.forward(time);
-        let x = x + pos.embedding.clone();
+        let x = x + pos;
         let y = attn.shift_scale(self.norm1.forward(x.clone()));
-        let x = x + attn.gate(self.attn.forward(y, None, pos.tokens));
+        let x = x + attn.gate(self.attn.forward(y, None, tokens));
         let y = self.norm2.forward(x.clone());
-        let x = x + self
-            .cross
-            .cross(y, text.tokens.clone(), Some(&text.mask), pos.tokens);
+        let x = x + self.cross.cross(y, text, Some(mask), tokens);
         let y = mlp.shift_scale(self.norm3.forward(x.clone()));
-        x + mlp.gate(self.mlp.forward(y, pos.tokens))
+        x + mlp.gate(self.mlp.forward(y, tokens))
     }
 }

@@ -8,7 +8,7 @@ use kinora_nn::{
     FactorisedPositions, Linear, LinearConfig, Modulation, Modulator, RmsNorm, Sequence,
     TimeEmbedding,
 };
-use kinora_shard::Cx;
+use kinora_shard::{Cx, Stack};
 
 /// The Movie Gen video transformer.
 #[derive(Module, Debug)]
@@ -18,7 +18,7 @@ pub struct MovieGen {
     time: TimeEmbedding,
     modulator: Modulator,
     texts: Texts,
-    blocks: Vec<Block>,
+    blocks: Stack<Block>,
     modulation: Modulation,
     norm: RmsNorm,
     head: Linear,
@@ -33,7 +33,6 @@ impl MovieGen {
         let width = Axis::Embed.of(config.dim);
         let token = Axis::Channel.of(config.patch_len());
         let grid = config.grid(config.max_latent);
-        let blocks = cx.at("blocks");
         Self {
             patch: LinearConfig::new(token, width)
                 .with_bias()
@@ -47,9 +46,7 @@ impl MovieGen {
             time: TimeEmbedding::new(&cx.at("time"), width),
             modulator: Modulator::new(&cx.at("modulator"), width),
             texts: Texts::new(&cx.at("texts"), config),
-            blocks: (0..config.layers)
-                .map(|i| Block::new(&blocks.at(i), config))
-                .collect(),
+            blocks: Stack::new(&cx.at("blocks"), config.layers, |cx| Block::new(cx, config)),
             modulation: Modulation::new(&cx.at("modulation"), width),
             norm: RmsNorm::new(&cx.at("norm"), width),
             // Silent at first, so that training starts at the mean of the data.
@@ -88,10 +85,11 @@ impl MovieGen {
         let text = self.texts.forward(texts);
         let time = self.modulator.forward(self.time.forward(time)); // [B, 6, D]
 
-        let mut x = self.patch.forward(self.sequence.split(tokens)); // [B, S, D]
-        for block in &self.blocks {
-            x = block.forward(x, time.clone(), &text, &pos);
-        }
+        let x = self.patch.forward(self.sequence.split(tokens)); // [B, S, D]
+        let x = self.blocks.forward(
+            [x, time.clone(), text.tokens, pos.embedding],
+            move |block, inputs| block.forward(inputs, &text.mask, pos.tokens),
+        );
         let [last, _] = self.modulation.forward(time);
         let x = self.head.forward(last.shift_scale(self.norm.forward(x)));
         self.unpatchify(self.sequence.join(x, pos.tokens), [t, h, w])
@@ -129,7 +127,7 @@ impl MovieGen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::movie_gen::TextInput;
+    use crate::movie_gen::{Text, TextInput};
     use burn::tensor::{Device, Distribution, TensorData};
 
     fn config() -> MovieGenConfig {
@@ -195,7 +193,14 @@ mod tests {
         let x = Tensor::<3>::random([2, 4, 8], Distribution::Default, &device);
         let time = Tensor::<3>::zeros([2, 6, 8], &device);
         let pos = model.positions.forward([1, 2, 2]);
-        let run = |text| model.blocks[0].forward(x.clone(), time.clone(), &text, &pos);
+        let run = |text: Text| {
+            let embedding = pos.embedding.clone();
+            let inputs = [x.clone(), time.clone(), text.tokens, embedding];
+            let (mask, tokens) = (text.mask, pos.tokens);
+            model.blocks.forward(inputs, move |block, inputs| {
+                block.forward(inputs, &mask, tokens)
+            })
+        };
         let [a, b] = [run(one), run(text(-9.0))].map(Tensor::into_data);
         assert_eq!(a, b, "padding is attended to");
         let mut other = text(0.5);

@@ -72,6 +72,7 @@ impl RunConfig {
         video.check().or_input()?;
         for (name, extent) in video.extents() {
             self.plan.check_even(name, extent, &self.mesh).or_input()?;
+            self.plan.check_heads(name, extent, &self.mesh).or_input()?;
         }
         let short = |name: &str, extent| self.plan.check_parts(name, extent, &self.mesh).or_input();
         short("model.ffn", Axis::Hidden.of(video.ffn))?;

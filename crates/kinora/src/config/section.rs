@@ -5,6 +5,7 @@ use burn::tensor::DType;
 use kinora_data::{Bucket, DataConfig};
 use kinora_models::autoencoder::PcaConfig;
 use kinora_models::movie_gen::MovieGenConfig;
+use kinora_shard::Precision;
 use kinora_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -43,13 +44,16 @@ pub(crate) enum Dtype {
     F32,
     /// 64-bit float.
     F64,
+    /// bfloat16, with master copies in 32 bits.
+    Bf16,
 }
 
-impl From<Dtype> for DType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F64 => DType::F64,
+impl Dtype {
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Dtype::F32 => DType::F32.into(),
+            Dtype::F64 => DType::F64.into(),
+            Dtype::Bf16 => Precision::MIXED,
         }
     }
 }

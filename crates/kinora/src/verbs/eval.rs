@@ -9,6 +9,7 @@ use crate::verbs::generate::writable;
 use crate::whole;
 use kinora_generate::Sampler;
 use kinora_media::{Clip, contact_sheet};
+use kinora_mesh::MeshAxis;
 use kinora_shapes::{
     Difficulty, Kind, Prompt, Score, Split, Tally, calibrate, check, difficulty, prompts,
 };
@@ -134,6 +135,7 @@ fn sample(
             config: &trained.sample,
             device: &trained.device,
             dtype: trained.dtype(),
+            cfg: sharding.group(&[MeshAxis::Cfg]),
         };
         let shape = trained
             .latent(trained.bucket.frames)

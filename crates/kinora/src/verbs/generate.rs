@@ -9,6 +9,7 @@ use crate::whole;
 use burn::tensor::Tensor;
 use kinora_generate::{Sampler, Windows};
 use kinora_media::{Clip, Mp4Writer, contact_sheet, encode_jpeg, encode_png};
+use kinora_mesh::MeshAxis;
 use kinora_models::autoencoder::Autoencoder;
 use kinora_train::TrainError;
 use std::path::{Path, PathBuf};
@@ -142,6 +143,7 @@ impl Job {
             config: &trained.sample,
             device: &trained.device,
             dtype: trained.dtype(),
+            cfg: sharding.group(&[MeshAxis::Cfg]),
         };
         let failed = |error: Failure| TrainError::Sample(error.to_string());
         let [c, total, h, w] = trained.latent(self.frames).map_err(failed)?;

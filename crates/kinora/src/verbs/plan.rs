@@ -52,7 +52,7 @@ struct RankBytes {
 pub(crate) fn plan(args: &Plan) -> Outcome {
     let config = read(&args.config.config, &args.config.changes.set)?;
     let video = config.video()?;
-    let dtype: DType = config.run.dtype.into();
+    let dtype: DType = config.run.dtype.precision().stored;
     let (mesh, plan) = (config.mesh, &config.plan);
     let device = Device::flex();
     let on = |rank| {

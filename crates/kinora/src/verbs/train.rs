@@ -3,7 +3,7 @@
 use super::console;
 use crate::cli::Train;
 use crate::config::{RunConfig, read, read_run};
-use crate::failure::{Failure, OrRun, Outcome};
+use crate::failure::{Failure, OrInput, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::whole;
 use crate::{autoencoder, verbs::data::make_if_missing};
@@ -12,6 +12,7 @@ use kinora_ckpt::latest;
 use kinora_data::{Bucket, Catalog};
 use kinora_generate::{SampleConfig, Sampler, clips};
 use kinora_media::{Clip, Mp4Writer, contact_sheet};
+use kinora_mesh::MeshAxis;
 use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Autoencoder, Pca};
 use kinora_shard::Sharding;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 pub(crate) fn train(args: &Train) -> Outcome {
     let config = read(&args.config.config, &args.config.changes.set)?;
+    config.plan.check_training(&config.mesh).or_input()?;
     let console = console(args.quiet);
     let out = config.run.out.clone();
     let (run, preview, _lock) = prepare(&config, console)?;
@@ -143,7 +145,7 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)
         fps: config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps),
         folder: out.join("previews"),
         seed: config.run.seed,
-        dtype: config.run.dtype.into(),
+        dtype: config.run.dtype.precision().stored,
     };
     let run = Run {
         dir: out.clone(),
@@ -154,7 +156,7 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)
         catalog,
         autoencoder: pca,
         device,
-        dtype: config.run.dtype.into(),
+        precision: config.run.dtype.precision(),
         console,
     };
     Ok((run, preview, lock))
@@ -255,6 +257,7 @@ impl Hooks for Preview {
             config: &self.sample,
             device: &device,
             dtype: self.dtype,
+            cfg: sharding.group(&[MeshAxis::Cfg]),
         };
         let latents = sampler.sample(&self.prompts, shape, (self.seed, 0), |_| {});
         if sharding.rank() != 0 {

@@ -1,0 +1,100 @@
+//! What is computed, sharded and whole.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use kinora_mesh::rng::Stream;
+use kinora_shard::{Cx, ParamSpec, Precision, Sharding};
+use kinora_train::{LatentBatch, TrainConfig};
+use std::sync::Arc;
+
+// One in three is long: text inside the sequence must reach every rank that holds a part of it.
+const CAPTIONS: [&str; 3] = [
+    "a caption that is longer than the others are",
+    "two",
+    "a red circle",
+];
+
+/// A model, and what it is given.
+#[derive(Clone)]
+pub struct Case<M> {
+    /// How it trains.
+    pub config: TrainConfig,
+    /// What weights are stored in, and what is computed in.
+    pub precision: Precision,
+    /// The device of every rank.
+    pub device: Device,
+    /// Samples of the global batch, a multiple of the data groups.
+    pub global: usize,
+    /// Latents, `[C, T, H, W]`: one pass is compared for each, and training takes turns.
+    pub latents: Vec<[usize; 4]>,
+    /// Steps of training that are compared.
+    pub steps: u64,
+    /// What makes the model.
+    pub build: Arc<dyn Fn(&Cx) -> M + Send + Sync>,
+}
+
+const SEED: u64 = 7;
+
+impl<M> Case<M> {
+    pub(crate) fn seed(&self) -> u64 {
+        SEED
+    }
+
+    /// A data group's share of a step's batch.
+    pub(crate) fn batch(&self, step: u64, sharding: &Sharding) -> LatentBatch {
+        let (index, of) = sharding.share();
+        let each = self.global / of;
+        let [c, t, h, w] = self.latents[step as usize % self.latents.len()];
+        let positions = index * each..(index + 1) * each;
+        let len = (c * t * h * w) as u64;
+        let data: Vec<f32> = positions
+            .clone()
+            .flat_map(|i| self.normals("data", step, i, len))
+            // A mean to be learned.
+            .map(|x| x as f32 + 1.5)
+            .collect();
+        let captions = positions.clone().map(|i| {
+            let caption = CAPTIONS[i % CAPTIONS.len()];
+            format!("{caption} {}", i / CAPTIONS.len())
+        });
+        LatentBatch {
+            step,
+            global: self.global,
+            first: positions.start as u64,
+            latents: Tensor::from_data(TensorData::new(data, [each, c, t, h, w]), &self.device),
+            captions: captions.collect(),
+            image: t == 1,
+            epoch: 0,
+            skipped: 0,
+        }
+    }
+
+    /// Numbers of a sample that do not depend on who holds it.
+    pub(crate) fn normals(&self, purpose: &str, step: u64, sample: usize, len: u64) -> Vec<f64> {
+        Stream::new(SEED, purpose)
+            .at(step)
+            .at(sample as u64)
+            .normals(0..len)
+    }
+
+    /// A parameter's values: none is zero, none is silent, and queries and keys are so large that
+    /// attention is far from uniform. At a model's own start a wrong ring would hardly show.
+    pub(crate) fn weights(&self, spec: &ParamSpec) -> Vec<f64> {
+        let stream = Stream::new(SEED, &format!("verify/{}", spec.path));
+        let shape = &spec.layout.shape;
+        let sharp = spec.path.ends_with("query.weight") || spec.path.ends_with("key.weight");
+        let (mean, std) = match shape.as_slice() {
+            [_] => (1.0, 0.3),
+            [from, ..] => (
+                0.0,
+                if sharp { 1.5 } else { 1.0 } * (*from as f64).powf(-0.5),
+            ),
+            [] => (1.0, 0.0),
+        };
+        let mut values = vec![];
+        spec.layout.runs(|start, len| {
+            let normals = stream.normals(start as u64..(start + len) as u64);
+            values.extend(normals.into_iter().map(|x| mean + std * x));
+        });
+        values
+    }
+}

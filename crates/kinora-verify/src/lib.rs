@@ -1,0 +1,12 @@
+//! A sharded run beside a whole one: the same weights, noise and samples, and every number compared.
+//!
+//! Separate because a user's plan and the project's registry of plans are judged by the same code. It
+//! deliberately starts no ranks: what calls it has them already, as threads or as processes.
+
+mod case;
+mod compare;
+mod record;
+
+pub use case::Case;
+pub use compare::{Difference, Tolerance, compare};
+pub use record::{Record, record};
