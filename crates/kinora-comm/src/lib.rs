@@ -26,8 +26,13 @@ mod call;
 pub mod conformance;
 mod error;
 mod faulty;
+mod link;
 pub mod local;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+pub mod process;
 mod reduce;
+pub mod tcp;
 mod traced;
 mod transport;
 
