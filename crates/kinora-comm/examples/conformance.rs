@@ -58,7 +58,13 @@ mod suite {
         ranks: usize,
     ) -> Vec<Option<Outcome>> {
         if ranks > fabric.size() {
-            let left_out = |rank| if check.falls == Some(rank) { None } else { Some(Ok(())) };
+            let left_out = |rank| {
+                if check.falls == Some(rank) {
+                    None
+                } else {
+                    Some(Ok(()))
+                }
+            };
             return (0..ranks).map(left_out).collect();
         }
         // Those who were not in the last world must not count the time that it took.

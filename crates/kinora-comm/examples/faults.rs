@@ -187,7 +187,10 @@ fn call(kind: usize, len: usize, rank: usize, size: usize) -> (Call, usize) {
         }
         4 => {
             let root = len % size;
-            (Collective::Broadcast { root }, if rank == root { len } else { 0 })
+            (
+                Collective::Broadcast { root },
+                if rank == root { len } else { 0 },
+            )
         }
         5 => {
             let (to, from) = (Some((rank + 1) % size), Some((rank + size - 1) % size));
@@ -218,7 +221,11 @@ fn options() -> Result<Options, String> {
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or(format!("{name} needs a value"))?;
-        let number = || value.parse::<u64>().map_err(|error| format!("{name}: {error}"));
+        let number = || {
+            value
+                .parse::<u64>()
+                .map_err(|error| format!("{name}: {error}"))
+        };
         match name.as_str() {
             "--over" => options.over = value,
             "--count" => options.count = number()?,
@@ -283,18 +290,12 @@ fn over_local(seed: u64, plan: &Plan, tally: &Mutex<Tally>) {
     tally.judge(seed, plan, rank, &report, took);
 }
 
-fn one_rank(
-    seed: u64,
-    plan: &Plan,
-    process: &Process,
-    tally: &Mutex<Tally>,
-) -> Result<(), RankFailure<CommError>> {
+fn one_rank(seed: u64, plan: &Plan, process: &Process, tally: &Mutex<Tally>) {
     let (start, body) = (Instant::now(), plan.clone());
     let report = process::run(process, &settings(), move |world| body.run(&world));
     let took = start.elapsed();
     let mut tally = tally.lock().expect("nobody panics with it");
     tally.judge(seed, plan, process.rank(), &report, took);
-    report
 }
 
 fn over_tcp(seed: u64, plan: &Plan, tally: &Mutex<Tally>) {
@@ -309,7 +310,7 @@ fn over_tcp(seed: u64, plan: &Plan, tally: &Mutex<Tally>) {
                 rendezvous.patience = Duration::from_secs(20);
                 match rendezvous.join() {
                     Ok(process) => {
-                        let _ = one_rank(seed, plan, &process, tally);
+                        one_rank(seed, plan, &process, tally);
                     }
                     Err(error) => {
                         let mut tally = tally.lock().expect("nobody panics with it");
@@ -368,7 +369,7 @@ fn over_mpi(options: &Options) -> Result<Option<Tally>, CommError> {
         // A rank that was stalled must not be late in the next world too.
         all.transport().barrier("next world")?;
         if let Some(process) = fabric.world(plan.ranks, plan.deadline) {
-            let _ = one_rank(seed, &plan, &process, &tally);
+            one_rank(seed, &plan, &process, &tally);
         }
     }
     let mut tally = tally.into_inner().expect("nobody panics with it");
@@ -386,7 +387,9 @@ fn over_mpi(options: &Options) -> Result<Option<Tally>, CommError> {
     };
     tally.slowest = Duration::from_millis(number(most) as u64);
     let more = number(sum) as usize - tally.wrongs.len();
-    tally.wrongs.extend((0..more).map(|_| "as another rank reports".to_string()));
+    tally
+        .wrongs
+        .extend((0..more).map(|_| "as another rank reports".to_string()));
     Ok((all.rank() == 0).then_some(tally))
 }
 

@@ -4,6 +4,7 @@ use crate::link::{Member, World};
 use crate::local::{OnStuck, RankFailure, What, unwound};
 use crate::{CommError, Transport};
 use std::fmt;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -157,12 +158,12 @@ where
             give_up = Some(Instant::now() + world.deadline());
         }
     };
-    match &outcome {
+    let failure = match &outcome {
         Some(Ok(_)) => world.end(Ok(())),
         Some(Err(what)) => world.end(Err(what.cause())),
         None => world.end(Err("it was stuck".to_string())),
-    }
-    let Some((first, error)) = world.failure() else {
+    };
+    let Some((first, error)) = failure else {
         return match outcome {
             Some(Ok(value)) => Ok(value),
             _ => unreachable!("a world without failure has every result"),
@@ -184,7 +185,9 @@ where
         stuck,
     };
     if !failure.stuck.is_empty() && settings.on_stuck == OnStuck::Exit {
-        eprintln!("error: {failure}");
+        // In one piece, as the reports of several processes may share a terminal.
+        let report = format!("error: {failure}\n");
+        let _ = std::io::stderr().write_all(report.as_bytes());
         std::process::exit(70);
     }
     Err(failure)

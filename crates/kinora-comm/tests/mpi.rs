@@ -4,6 +4,7 @@
 
 use kinora_comm::process::{self, Settings};
 use kinora_comm::{CommError, Reduce, Transport, mpi};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -68,7 +69,9 @@ fn child() {
     let code = match outcome {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // In one piece, as all ranks share a terminal.
+            let report = format!("error: {failure}\n");
+            std::io::stderr().write_all(report.as_bytes()).unwrap();
             1
         }
     };
@@ -119,7 +122,10 @@ fn all_is_well_without_a_fault() {
 
 #[test]
 fn a_rank_that_panics_is_named_by_all() {
-    let named = [("error: rank 1: lost rank 1", 2), ("it panicked: on purpose", 2)];
+    let named = [
+        ("error: rank 1: lost rank 1", 2),
+        ("it panicked: on purpose", 2),
+    ];
     fails_with("panics", &named);
     fails_with("panics", &[("error: rank 1 panicked: on purpose", 1)]);
 }
@@ -170,5 +176,9 @@ fn conforms() {
 
 #[test]
 fn random_faults_are_blamed_on_the_culprit() {
-    passes(4, "faults", &["--over", "mpi", "--count", "20", "--deadline-ms", "500"]);
+    passes(
+        4,
+        "faults",
+        &["--over", "mpi", "--count", "20", "--deadline-ms", "500"],
+    );
 }

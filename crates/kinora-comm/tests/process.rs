@@ -3,7 +3,7 @@
 
 use kinora_comm::process::{self, Settings};
 use kinora_comm::{CommError, Reduce, Transport, tcp};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio, exit};
 use std::sync::Arc;
@@ -64,7 +64,9 @@ fn child() {
     let code = match outcome {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // In one piece, as all ranks share a terminal.
+            let report = format!("error: {failure}\n");
+            std::io::stderr().write_all(report.as_bytes()).unwrap();
             1
         }
     };

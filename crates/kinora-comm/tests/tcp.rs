@@ -1,11 +1,15 @@
 //! The transport of processes over TCP, with the ranks as threads of this one: the conformance
 //! suite, bits and bytes, how worlds form and how ranks end.
 
-use kinora_comm::conformance::{self, Check, Outcome};
+mod scripts;
+
+use kinora_comm::conformance::{self, Check, Outcome, exercise};
 use kinora_comm::local::{self, OnStuck, RankFailure, What, World};
 use kinora_comm::process::{self, Process, Settings};
 use kinora_comm::tcp::{self, Rendezvous};
 use kinora_comm::{Buffer, Call, Collective, CommError, Dtype, HostBuffer, Reduce, Transport};
+use proptest::prelude::*;
+use scripts::scripts;
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -49,6 +53,10 @@ fn settings() -> Settings {
 type Ended<T, E = CommError> = Result<T, RankFailure<E>>;
 
 /// Runs a body on every rank of a world.
+#[expect(
+    clippy::result_large_err,
+    reason = "it is returned once, at the end of a test"
+)]
 fn run<T, E, F>(size: usize, deadline: Duration, body: F) -> Vec<Ended<T, E>>
 where
     T: Send + 'static,
@@ -74,6 +82,25 @@ fn spawn(check: &'static Check, ranks: usize) -> Vec<Option<Outcome>> {
 #[test]
 fn conforms() {
     conformance::run(&[], spawn).unwrap_or_else(|wrongs| panic!("{wrongs}"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn random_calls_agree_with_the_reference_in_parts(
+        (ranks, steps, orders) in scripts(3),
+        parts in 1..3_usize,
+    ) {
+        let ended = run(ranks * parts, LONG, move |transport| {
+            let part = transport.split(Some(transport.rank() % parts), "part")?;
+            let part = part.expect("every rank has a color");
+            exercise(&part, &steps, &orders[part.rank()])
+        });
+        for ended in ended {
+            prop_assert!(ended.is_ok(), "{}", ended.unwrap_err());
+        }
+    }
 }
 
 /// Numbers of very different size, so that no two orders of adding them agree.

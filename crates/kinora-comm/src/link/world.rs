@@ -162,19 +162,7 @@ impl World {
 
     /// The world's first failure, as far as this process knows, and the rank that met it.
     pub(crate) fn failure(&self) -> Option<(usize, CommError)> {
-        let state = self.lock();
-        let (rank, error) = state.failure.clone()?;
-        let met = state.met.clone().unwrap_or(match error {
-            CommError::PeerLost { rank, cause, .. } => CommError::PeerLost {
-                rank,
-                operation: "its work".to_string(),
-                communicator: "world".to_string(),
-                sequence: 0,
-                cause,
-            },
-            other => other,
-        });
-        Some((rank, met))
+        failure(&self.lock())
     }
 
     /// The world's failure, as one who is doing `operation` sees it.
@@ -393,8 +381,8 @@ impl World {
     }
 
     /// Ends this rank's work, well or with a cause, and makes sure within a moment that its peers
-    /// know.
-    pub(crate) fn end(&self, outcome: Result<(), String>) {
+    /// know. Returns the world's first failure: what others meet after a goodbye is not this rank's.
+    pub(crate) fn end(&self, outcome: Result<(), String>) -> Option<(usize, CommError)> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(cause) = outcome {
             self.lose(self.rank, cause);
@@ -418,6 +406,7 @@ impl World {
             state.parted = true;
             self.tell(&state, &Message::Goodbye);
         }
+        let failure = failure(&state);
         let until = Instant::now() + self.deadline().min(Duration::from_secs(2));
         let settled = |peer: &Peer| peer.seen || peer.gone;
         let all = |state: &State| {
@@ -429,6 +418,7 @@ impl World {
         }
         drop(state);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+        failure
     }
 
     /// Whether this rank has said goodbye.
@@ -463,6 +453,22 @@ impl World {
             state = self.sleep(state, self.deadlines.look);
         }
     }
+}
+
+/// The first failure, as a call of this rank met it, if one has.
+fn failure(state: &State) -> Option<(usize, CommError)> {
+    let (rank, error) = state.failure.clone()?;
+    let met = state.met.clone().unwrap_or(match error {
+        CommError::PeerLost { rank, cause, .. } => CommError::PeerLost {
+            rank,
+            operation: "its work".to_string(),
+            communicator: "world".to_string(),
+            sequence: 0,
+            cause,
+        },
+        other => other,
+    });
+    Some((rank, met))
 }
 
 /// A rank that ended badly, before anyone has met it in a call.

@@ -21,7 +21,10 @@
 //! ```
 
 mod progress;
-#[expect(unsafe_code, reason = "MPI is a C library, whose requests borrow buffers")]
+#[expect(
+    unsafe_code,
+    reason = "MPI is a C library, whose requests borrow buffers"
+)]
 mod raw;
 
 use crate::CommError;
@@ -31,6 +34,8 @@ use crate::process::Process;
 use progress::{Order, Orders, progress};
 use raw::Mpi;
 use std::fmt;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,7 +89,15 @@ impl Fabric {
                 }
             };
             let _ = sender.send(Ok((mpi.rank, mpi.size)));
-            progress(&mpi, &obeyed);
+            // Without this thread every rank would wait in vain.
+            if catch_unwind(AssertUnwindSafe(|| progress(&mpi, &obeyed))).is_err() {
+                eprintln!(
+                    "error: rank {}: what came over MPI could not be dealt with",
+                    mpi.rank
+                );
+                mpi.abort(70);
+                std::process::exit(70);
+            }
             mpi.finalize();
             let _ = finish.send(());
         };
@@ -128,7 +141,11 @@ impl Fabric {
 
     /// Ends MPI, which waits for all processes; gives up when that takes too long.
     fn finish(&self) {
-        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let finished = self
+            .finished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let Some(finished) = finished else { return };
         self.orders.give(Order::Finish);
         if finished.recv_timeout(PATIENCE).is_err() {
@@ -193,12 +210,17 @@ impl Link for Channel {
     fn close(&self, world: &World) {
         // The peers wait for an answer to their goodbyes, and MPI ends only with all processes.
         let outcome = world.wait_for_goodbyes();
-        let sole = self.sole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sole = self
+            .sole
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let (Err(missing), Some(_)) = (outcome, &sole) {
-            eprintln!(
-                "error: rank {}: ranks {missing:?} do not end; MPI ends all processes",
-                world.rank
+            let rank = world.rank;
+            let report = format!(
+                "error: rank {rank}: ranks {missing:?} do not end; MPI ends all processes\n"
             );
+            let _ = std::io::stderr().write_all(report.as_bytes());
             self.orders.give(Order::Abort(70));
             // The order ends this process too.
             thread::sleep(world.deadline());

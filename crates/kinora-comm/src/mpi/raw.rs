@@ -97,7 +97,9 @@ impl Mpi {
         unsafe {
             ffi::MPI_Initialized(&mut already);
             if already != 0 {
-                return Err("MPI has been initialized before\n  help: join once in a process".into());
+                return Err(
+                    "MPI has been initialized before\n  help: join once in a process".into(),
+                );
             }
             let funneled = ffi::RSMPI_THREAD_FUNNELED;
             let code =
@@ -224,9 +226,8 @@ impl Mpi {
             let (data, len) = (piece.as_mut_ptr().cast(), piece.len() as c_int);
             // SAFETY: the memory lies on the heap and belongs to `receiving`, which neither reads
             // nor frees it before MPI is done with it.
-            let code = unsafe {
-                ffi::MPI_Irecv(data, len, byte(), source, BODIES, comm(), &mut request)
-            };
+            let code =
+                unsafe { ffi::MPI_Irecv(data, len, byte(), source, BODIES, comm(), &mut request) };
             outcome = check(code);
             if outcome.is_err() {
                 break;

@@ -5,6 +5,7 @@ use crate::link::frame::{Frame, PREFIX, follows};
 use crate::link::{Link, World, watch};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -65,12 +66,15 @@ impl Wire {
                 count.1.notify_all();
             })?;
             start(format!("rank {rank} from {peer}"), move || {
-                let cause = match read(&world, peer, input) {
-                    Ok(cause) => cause,
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                // Whoever waits must learn that nothing more will come, whatever happens here.
+                let read = catch_unwind(AssertUnwindSafe(|| read(&world, peer, input)));
+                let cause = match read {
+                    Ok(Ok(cause)) => cause,
+                    Err(_) => "what it sent could not be dealt with".into(),
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                         "its connection closed without a goodbye, as if it had been killed".into()
                     }
-                    Err(error) => format!("its connection broke: {error}"),
+                    Ok(Err(error)) => format!("its connection broke: {error}"),
                 };
                 world.gone(peer, cause);
             })?;
