@@ -427,7 +427,7 @@ impl World {
     }
 
     /// Waits until every peer has said goodbye, or its process is gone. Gives up once the world has
-    /// failed for as long as the deadline, or a process has been silent for so long; and names who
+    /// failed for half as long again as the deadline, or a process has been silent for so long; and names who
     /// is missing.
     #[cfg(feature = "mpi")]
     pub(crate) fn wait_for_goodbyes(&self) -> Result<(), Vec<usize>> {
@@ -446,7 +446,8 @@ impl World {
                 let heard = state.peers[*rank].heard.elapsed();
                 heard.min(start.elapsed()) > self.deadlines.late
             };
-            let given_up = self.has_failed() && start.elapsed() > self.deadline();
+            // A rank that is stuck gives itself up after the deadline, and reports before that.
+            let given_up = self.has_failed() && start.elapsed() > self.deadline() * 3 / 2;
             if given_up || missing.iter().any(silent) {
                 return Err(missing);
             }
