@@ -1,7 +1,10 @@
-//! Times collectives between ranks that are threads: `bench [RANKS]`, two unless said otherwise.
+//! Times collectives: `bench [RANKS]`, two unless said otherwise, between threads, and over TCP
+//! between the same threads; `mpirun -n 2 bench mpi` over MPI, if built with it.
 
-use kinora_comm::{Buffer, CommError, Reduce, Transport, local};
+use kinora_comm::process::{self, Process, Settings};
+use kinora_comm::{Buffer, CommError, Reduce, Transport, local, tcp};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 // The program's allocator: with another one, large buffers cost more page faults than work.
@@ -14,13 +17,60 @@ const SIZES: [(&str, usize, usize); 3] = [
     ("64 MB", 1 << 24, 9),
 ];
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let ranks = std::env::args().nth(1).map_or(Ok(2), |text| text.parse())?;
-    println!("{ranks} ranks, f32, median and fastest of the slowest rank");
-    for times in local::run(&local::World::new(ranks, 1), bench)?.swap_remove(0) {
-        println!("{times}");
+    let argument = std::env::args().nth(1);
+    if argument.as_deref() == Some("mpi") {
+        return over_mpi();
+    }
+    let ranks = argument.map_or(Ok(2), |text| text.parse())?;
+    let found = local::run(&local::World::new(ranks, 1), bench)?;
+    report(ranks, "threads", &found[0]);
+    report(ranks, "tcp", &over_tcp(ranks)?);
+    Ok(())
+}
+
+fn report(ranks: usize, over: &str, times: &[String]) {
+    println!("{ranks} ranks over {over}, f32, median and fastest of the slowest rank");
+    times.iter().for_each(|times| println!("{times}"));
+}
+
+fn over_tcp(ranks: usize) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let address = &address.to_string();
+    let found = thread::scope(|scope| {
+        let join = |rank| {
+            scope.spawn(move || {
+                let process = tcp::join(address, rank, ranks, PATIENCE);
+                run(&process.map_err(|error| error.to_string())?)
+            })
+        };
+        let ranks: Vec<_> = (0..ranks).map(join).collect();
+        let join = |rank: thread::ScopedJoinHandle<'_, _>| rank.join().expect("no rank panics");
+        ranks.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(found?.swap_remove(0))
+}
+
+fn run(process: &Process) -> Result<Vec<String>, String> {
+    let found = process::run(process, &Settings::new(1), bench);
+    found.map_err(|failure| failure.to_string())
+}
+
+#[cfg(feature = "mpi")]
+fn over_mpi() -> Result<(), Box<dyn std::error::Error>> {
+    let process = kinora_comm::mpi::join(PATIENCE)?;
+    let found = run(&process)?;
+    if process.rank() == 0 {
+        report(process.size(), "mpi", &found);
     }
     Ok(())
+}
+
+#[cfg(not(feature = "mpi"))]
+fn over_mpi() -> Result<(), Box<dyn std::error::Error>> {
+    Err("built without MPI\n  help: cargo run --features mpi".into())
 }
 
 fn bench(world: Arc<dyn Transport>) -> Result<Vec<String>, CommError> {

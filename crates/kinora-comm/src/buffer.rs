@@ -77,6 +77,23 @@ macro_rules! host_buffer {
                 match dtype { $(Dtype::$dtype => Self::$dtype(Vec::with_capacity(len))),* }
             }
 
+            /// A buffer of `len` zeros.
+            pub(crate) fn zeros(dtype: Dtype, len: usize) -> Self {
+                match dtype {
+                    $(Dtype::$dtype => Self::$dtype(vec![<$type as bytemuck::Zeroable>::zeroed(); len])),*
+                }
+            }
+
+            /// The memory of its elements, in this machine's order of bytes.
+            pub(crate) fn as_bytes(&self) -> &[u8] {
+                match self { $(Self::$dtype(values) => bytemuck::cast_slice(values)),* }
+            }
+
+            /// The memory of its elements, to be written to.
+            pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8] {
+                match self { $(Self::$dtype(values) => bytemuck::cast_slice_mut(values)),* }
+            }
+
             /// Appends elements `range` of another buffer of the same kind.
             pub(crate) fn extend(&mut self, other: &Self, range: std::ops::Range<usize>) {
                 match (self, other) {

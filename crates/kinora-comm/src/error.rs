@@ -98,6 +98,26 @@ pub enum CommError {
         /// What is wrong with it.
         what: String,
     },
+    /// Ranks that did not come where a world was to form.
+    #[error("ranks {ranks:?} did not come to {address} within {:.0} s{}\n  help: look at what became of them; if they only start slowly, wait longer", waited.as_secs_f64(), if why.is_empty() { String::new() } else { format!(" ({why})") })]
+    Absent {
+        /// Those that are missing.
+        ranks: Vec<usize>,
+        /// Where they should have come.
+        address: String,
+        /// How long the others waited.
+        waited: Duration,
+        /// What was seen of them, or nothing.
+        why: String,
+    },
+    /// A world that cannot form.
+    #[error("no world forms at {address}: {what}")]
+    Refused {
+        /// Where the ranks meet.
+        address: String,
+        /// Why not, and what to do.
+        what: String,
+    },
     /// Something that this transport cannot do.
     #[error("{operation}: the {transport} transport does not take {what}")]
     Unsupported {

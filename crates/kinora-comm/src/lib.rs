@@ -1,8 +1,9 @@
 //! Bytes and ranks: how the ranks of a run exchange buffers.
 //!
 //! [`Transport`] is the interface; [`local`] is the transport of ranks that are threads of one
-//! process, each with its own thread pool, and the embedded default. [`conformance`] is the suite
-//! that every transport runs.
+//! process, each with its own thread pool, and the embedded default. [`tcp`] and, with the feature
+//! `mpi`, `mpi` connect ranks that are processes, which [`process`] runs; they share one core and
+//! give the same bits as threads. [`conformance`] is the suite that every transport runs.
 //!
 //! Separate because it knows neither tensors nor meshes: a transport can be written, tested and
 //! debugged on bytes. It deliberately does no differentiation, and does not decide what is cut how.
@@ -20,14 +21,25 @@
 //! - A rank that ends, fails or panics while others wait for it is [`CommError::PeerLost`] for them,
 //!   at once.
 //! - The first failure of a world ends all its communicators.
+//!
+//! Between processes, each tells its peers a few times within the deadline when its rank gave its
+//! last sign of life; a process that is frozen tells nothing, and is late. So a silence is noticed up
+//! to a quarter of the deadline later than between threads. A connection that closes without a
+//! goodbye is [`CommError::PeerLost`] at once, and whoever hears of a failure passes it on before it
+//! ends itself, so that all report the same one.
 
 mod buffer;
 mod call;
 pub mod conformance;
 mod error;
 mod faulty;
+mod link;
 pub mod local;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+pub mod process;
 mod reduce;
+pub mod tcp;
 mod traced;
 mod transport;
 

@@ -17,6 +17,7 @@ pub(crate) fn reduce(
     reduce: Reduce,
     accumulate: Option<Dtype>,
     operation: &dyn std::fmt::Display,
+    transport: &'static str,
 ) -> Result<HostBuffer, CommError> {
     let from = parts[0].dtype();
     let to = accumulate.unwrap_or(from);
@@ -39,7 +40,7 @@ pub(crate) fn reduce(
         (from, to) => {
             return Err(CommError::Unsupported {
                 operation: operation.to_string(),
-                transport: "local",
+                transport,
                 what: format!("a reduction of {from:?} in {to:?}"),
             });
         }

@@ -176,13 +176,18 @@ impl Meeting {
             Collective::AllReduce { reduce: how } if buffers.len() > 2 && mine.len() > SHARED => {
                 self.reduce_together(call, *how, rank, &buffers)
             }
-            Collective::AllReduce { reduce: how } => {
-                reduce(&buffers, 0..mine.len(), *how, call.accumulate, call)
-            }
+            Collective::AllReduce { reduce: how } => reduce(
+                &buffers,
+                0..mine.len(),
+                *how,
+                call.accumulate,
+                call,
+                "local",
+            ),
             Collective::ReduceScatter { reduce: how, lens } => {
                 let start: usize = lens[..rank].iter().sum();
                 let range = start..start + lens[rank];
-                reduce(&buffers, range, *how, call.accumulate, call)
+                reduce(&buffers, range, *how, call.accumulate, call, "local")
             }
             Collective::AllGather { lens } => {
                 let mut out = room_for(lens.iter().sum());
@@ -218,7 +223,7 @@ impl Meeting {
         let slice = |i: usize| {
             self.slices[i].get_or_init(|| {
                 let range = len * i / size..len * (i + 1) / size;
-                reduce(buffers, range, how, call.accumulate, call)
+                reduce(buffers, range, how, call.accumulate, call, "local")
             })
         };
         for i in rank..rank + size {

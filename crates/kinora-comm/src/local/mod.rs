@@ -5,4 +5,5 @@ mod member;
 mod watch;
 mod world;
 
+pub(crate) use world::unwound;
 pub use world::{OnStuck, RankFailure, What, World, run};

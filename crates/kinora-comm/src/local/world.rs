@@ -73,7 +73,7 @@ pub enum What<E> {
 }
 
 impl<E: fmt::Display> What<E> {
-    fn cause(&self) -> String {
+    pub(crate) fn cause(&self) -> String {
         match self {
             What::Error(error) => format!("it failed: {error}"),
             What::Panic(text) => format!("it panicked: {text}"),
@@ -205,7 +205,8 @@ where
     Err(failure)
 }
 
-fn unwound<E>(payload: Box<dyn Any + Send>) -> What<E> {
+/// What a body that unwound has met.
+pub(crate) fn unwound<E>(payload: Box<dyn Any + Send>) -> What<E> {
     match payload.downcast::<CommError>() {
         Ok(error) => What::Comm(*error),
         Err(payload) => What::Panic(match payload.downcast::<String>() {
