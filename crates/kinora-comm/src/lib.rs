@@ -27,6 +27,8 @@ pub mod conformance;
 mod error;
 mod faulty;
 pub mod local;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod reduce;
 mod traced;
 mod transport;
