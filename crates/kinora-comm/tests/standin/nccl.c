@@ -377,6 +377,7 @@ static void receive(Comm *comm, const Part *part) {
         pthread_cond_wait(&news, &lock);
     }
     if (comm->aborted) return;
+    if (comm->clique->broken) { hang(comm); return; }
     if (m->part.count != part->count || m->part.dtype != part->dtype) { hang(comm); return; }
     memcpy(part->out, m->part.in, part->count * width(part->dtype));
     m->taken = 1;
@@ -420,8 +421,9 @@ static void *launch(void *data) {
     Batch *batch = data;
     usleep(LAUNCH_US);
     pthread_mutex_lock(&lock);
-    batch->comm->launching = 0;
     enqueue(batch->stream, (Work){.run = run_batch, .data = batch});
+    batch->comm->launching = 0;
+    pthread_cond_broadcast(&news);
     pthread_mutex_unlock(&lock);
     return NULL;
 }
@@ -519,6 +521,7 @@ int ncclCommAbort(Comm *comm) {
     /* A peer must not read what this rank frees from now on. */
     comm->clique->broken = 1;
     pthread_cond_broadcast(&news);
+    while (comm->launching) pthread_cond_wait(&news, &lock);
     pthread_mutex_unlock(&lock);
     return code;
 }
