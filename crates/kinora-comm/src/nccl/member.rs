@@ -6,6 +6,9 @@ use crate::{Buffer, Call, Collective, CommError, DeviceBuffer, HostBuffer, Pendi
 use std::fmt;
 use std::sync::Arc;
 
+/// The label of the barrier that ends the forming of communicators.
+pub(super) const FORMED: &str = "NCCL communicators are formed";
+
 pub(super) struct Member {
     setup: Setup,
     fate: Arc<Fate>,
@@ -123,11 +126,16 @@ impl Transport for Member {
             self.calls.split(color, name)?,
             self.aside.split(color, name)?,
         );
-        let (Some(calls), Some(aside)) = parts else {
-            return Ok(None);
+        let part = match parts {
+            (Some(calls), Some(aside)) => {
+                let part = Self::form(self.setup.clone(), self.fate.clone(), calls, aside)?;
+                Some(Arc::new(part) as Arc<dyn Transport>)
+            }
+            _ => None,
         };
-        let part = Self::form(self.setup.clone(), self.fate.clone(), calls, aside)?;
-        Ok(Some(Arc::new(part)))
+        // Or a part that is quick, and fails at once, would take down those that are still forming.
+        self.aside.barrier(FORMED)?;
+        Ok(part)
     }
 
     fn heartbeat(&self) {

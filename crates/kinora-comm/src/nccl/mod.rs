@@ -104,10 +104,7 @@ pub fn join_with(
     // Two communicators, so that the calls that set up NCCL are not counted among the caller's.
     let calls = whole(control.name())?;
     let aside = whole("nccl")?;
-    Ok(Arc::new(member::Member::form(
-        setup,
-        Arc::default(),
-        calls,
-        aside,
-    )?))
+    let member = member::Member::form(setup, Arc::default(), calls, aside.clone())?;
+    aside.barrier(member::FORMED)?;
+    Ok(Arc::new(member))
 }
