@@ -117,12 +117,12 @@ pub enum CommError {
         help: String,
     },
     /// The library beneath a transport reports an error, or gives no answer.
-    #[error("{operation} on rank {rank}: {what}")]
+    #[error("{operation} on {place}: {what}")]
     Native {
         /// The call.
         operation: String,
-        /// The rank that met it.
-        rank: usize,
+        /// The rank or the device that met it.
+        place: String,
         /// The library's words.
         what: String,
     },

@@ -4,6 +4,8 @@
 //! process, each with its own thread pool, and the embedded default. [`conformance`] is the suite
 //! that every transport runs.
 //!
+//! The feature `nccl` adds device buffers over NVIDIA's NCCL beside any other transport.
+//!
 //! Separate because it knows neither tensors nor meshes: a transport can be written, tested and
 //! debugged on bytes. It deliberately does no differentiation, and does not decide what is cut how.
 //!

@@ -188,11 +188,14 @@ fn an_asynchronous_error_ends_all_ranks() {
         assert_eq!(again, error);
         let reason = match error {
             CommError::Native {
-                rank: found,
+                place,
                 operation,
                 what,
             } if rank == 1 => {
-                assert_eq!((found, operation.as_str()), (1, "all-reduce \"gradients\""));
+                assert_eq!(
+                    (place.as_str(), operation.as_str()),
+                    ("rank 1", "all-reduce \"gradients\"")
+                );
                 what
             }
             CommError::Aborted { rank: 1, reason } if rank != 1 => reason,

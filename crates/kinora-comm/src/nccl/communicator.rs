@@ -120,7 +120,7 @@ impl Communicator {
     fn native_error(&self, operation: &str, what: String) -> CommError {
         CommError::Native {
             operation: operation.to_string(),
-            rank: self.control.members()[self.control.rank()],
+            place: format!("rank {}", self.control.members()[self.control.rank()]),
             what,
         }
     }

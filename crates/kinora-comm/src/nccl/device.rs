@@ -8,12 +8,15 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const NAMES: &[&str] = &["libcuda.so.1", "libcuda.so"];
 const HELP: &str = "install NVIDIA's driver (in a container: start it with --gpus all), or use the transport `local` or `tcp`";
 const NOT_READY: c_int = 600;
 const NON_BLOCKING: c_uint = 1;
 const DISABLE_TIMING: c_uint = 2;
+// How long a download waits for the stream that makes its data.
+const STREAM_DEADLINE: Duration = Duration::from_secs(60);
 
 /// An address, or an opaque handle, of the driver or of NCCL.
 pub(super) type Handle = usize;
@@ -140,7 +143,7 @@ impl Device {
         };
         Err(CommError::Native {
             operation: what.to_string(),
-            rank: self.number,
+            place: format!("device {}", self.number),
             what: format!("the CUDA driver reports error {code}: {text}"),
         })
     }
@@ -171,7 +174,7 @@ impl Device {
     /// Copies a buffer to the host, once its stream has come to this point.
     ///
     /// # Errors
-    /// [`CommError::Native`].
+    /// [`CommError::Native`], also if the stream takes more than a minute.
     pub fn download(self: &Arc<Self>, buffer: &DeviceBuffer) -> Result<HostBuffer, CommError> {
         self.select()?;
         let mut host = zeros(buffer.dtype, buffer.len);
@@ -180,7 +183,15 @@ impl Device {
         }
         if buffer.stream != 0 {
             let event = Event::record(self, buffer.stream as Handle)?;
+            let start = Instant::now();
             while !event.passed()? {
+                if start.elapsed() > STREAM_DEADLINE {
+                    return Err(CommError::Native {
+                        operation: "a download".to_string(),
+                        place: format!("device {}", self.number),
+                        what: format!("the stream is still busy after {STREAM_DEADLINE:?}"),
+                    });
+                }
                 std::thread::yield_now();
             }
         }

@@ -43,7 +43,7 @@ impl Member {
                 aside.abort(&what);
                 CommError::Native {
                     operation: format!("forming {}", calls.name()),
-                    rank: calls.members()[0],
+                    place: format!("rank {}", calls.members()[0]),
                     what,
                 }
             })?
