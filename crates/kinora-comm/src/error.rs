@@ -128,4 +128,22 @@ pub enum CommError {
         /// What it cannot do.
         what: String,
     },
+    /// A library or a device that the transport needs is not there, or does not serve.
+    #[error("{what}\n  help: {help}")]
+    Missing {
+        /// What was looked for, and what was found instead.
+        what: String,
+        /// How to get it.
+        help: String,
+    },
+    /// The library beneath a transport reports an error, or gives no answer.
+    #[error("{operation} on {place}: {what}")]
+    Native {
+        /// The call.
+        operation: String,
+        /// The rank or the device that met it.
+        place: String,
+        /// The library's words.
+        what: String,
+    },
 }

@@ -86,6 +86,10 @@ impl Transport for Faulty {
         self.inner.heartbeat();
     }
 
+    fn health(&self) -> Result<(), CommError> {
+        self.inner.health()
+    }
+
     fn abort(&self, reason: &str) {
         self.inner.abort(reason);
     }

@@ -5,6 +5,8 @@
 //! `mpi`, `mpi` connect ranks that are processes, which [`process`] runs; they share one core and
 //! give the same bits as threads. [`conformance`] is the suite that every transport runs.
 //!
+//! The feature `nccl` adds device buffers over NVIDIA's NCCL beside any other transport.
+//!
 //! Separate because it knows neither tensors nor meshes: a transport can be written, tested and
 //! debugged on bytes. It deliberately does no differentiation, and does not decide what is cut how.
 //!
@@ -37,6 +39,8 @@ mod link;
 pub mod local;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 pub mod process;
 mod reduce;
 pub mod tcp;

@@ -125,6 +125,10 @@ impl Transport for Traced {
         self.inner.heartbeat();
     }
 
+    fn health(&self) -> Result<(), CommError> {
+        self.inner.health()
+    }
+
     fn abort(&self, reason: &str) {
         self.inner.abort(reason);
     }

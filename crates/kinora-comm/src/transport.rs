@@ -42,6 +42,14 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// Says that this rank is alive while it does something long between calls.
     fn heartbeat(&self);
 
+    /// The world's failure, if this rank knows of one. It asks nobody and does not wait.
+    ///
+    /// # Errors
+    /// The failure.
+    fn health(&self) -> Result<(), CommError> {
+        Ok(())
+    }
+
     /// Ends every wait of every rank of the world.
     fn abort(&self, reason: &str);
 }

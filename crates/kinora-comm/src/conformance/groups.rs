@@ -27,6 +27,11 @@ pub(super) const CHECKS: &[Check] = &[
         SIZES,
         dropped,
     ),
+    Check::new(
+        "some ranks may wait for each call while others start all",
+        SIZES,
+        staggered,
+    ),
     Check::new("a call that all have made is ready", SIZES, ready),
     Check::new(
         "a call that makes no sense is refused, and does no harm",
@@ -221,6 +226,32 @@ fn dropped(world: &Arc<dyn Transport>) -> Outcome {
     };
     exercise(world, &steps, &order)?;
     talk(world)
+}
+
+fn staggered(world: &Arc<dyn Transport>) -> Outcome {
+    let (rank, size) = (world.rank(), world.size());
+    let calls: Vec<Call> = (0..3)
+        .flat_map(|i| {
+            let reduce = Reduce::Max;
+            let broadcast = Collective::Broadcast { root: i % size };
+            [broadcast, Collective::AllReduce { reduce }]
+        })
+        .map(|collective| Call::new(collective, "staggered"))
+        .collect();
+    let start = |call: &Call| {
+        let silent = matches!(call.collective, Collective::Broadcast { root } if root != rank);
+        let input = vec![7_i64; if silent { 0 } else { 3 }];
+        world.start(call.clone(), input.into())
+    };
+    let wait = |pending: Box<dyn crate::Pending>| match pending.wait()? {
+        crate::Buffer::Host(found) => same("a staggered result", &found, &vec![7_i64; 3].into()),
+        other => Err(Wrong(format!("a host buffer came back as {other:?}"))),
+    };
+    if rank.is_multiple_of(2) {
+        return calls.iter().try_for_each(|call| wait(start(call)?));
+    }
+    let all: Result<Vec<_>, CommError> = calls.iter().map(start).collect();
+    all?.into_iter().rev().try_for_each(wait)
 }
 
 fn ready(world: &Arc<dyn Transport>) -> Outcome {

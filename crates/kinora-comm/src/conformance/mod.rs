@@ -2,7 +2,8 @@
 //!
 //! A transport's test gives [`run`] a function that starts ranks, runs a check on each, and collects
 //! what they found. A check captures nothing, so a transport of processes can start itself again and
-//! find the check by its name. What a transport cannot do, it excepts by name.
+//! find the check by its name. What a transport cannot do, it excepts by name. A transport that takes
+//! device buffers runs the suite a second time, behind [`OnDevice`].
 //!
 //! ```no_run
 //! # use kinora_comm::conformance::{self, Check, Outcome};
@@ -12,9 +13,11 @@
 
 mod faults;
 mod groups;
+mod on_device;
 mod results;
 mod step;
 
+pub use on_device::OnDevice;
 pub use step::{Step, Task, exercise};
 
 use crate::{CommError, Transport};

@@ -88,6 +88,12 @@ pub(crate) fn write(to: Writer, error: &CommError) -> Writer {
             .time(*waited)
             .text(why),
         CommError::Refused { address, what } => to.u8(9).text(address).text(what),
+        CommError::Missing { what, help } => to.u8(10).text(what).text(help),
+        CommError::Native {
+            operation,
+            place,
+            what,
+        } => to.u8(11).text(operation).text(place).text(what),
     }
 }
 
@@ -149,6 +155,15 @@ pub(crate) fn read(from: &mut Reader<'_>) -> Option<CommError> {
         },
         9 => CommError::Refused {
             address: from.text()?,
+            what: from.text()?,
+        },
+        10 => CommError::Missing {
+            what: from.text()?,
+            help: from.text()?,
+        },
+        11 => CommError::Native {
+            operation: from.text()?,
+            place: from.text()?,
             what: from.text()?,
         },
         _ => return None,

@@ -119,6 +119,11 @@ impl Transport for Member {
         self.world.beat();
     }
 
+    fn health(&self) -> Result<(), CommError> {
+        let calls = self.calls.load(Ordering::Relaxed);
+        self.world.failed(&self.room.name, calls, "between calls")
+    }
+
     fn abort(&self, reason: &str) {
         let (rank, reason) = (self.world.rank, reason.to_string());
         self.world.fail(rank, CommError::Aborted { rank, reason });

@@ -135,6 +135,11 @@ impl Transport for Member {
         self.world.beat(self.world_rank());
     }
 
+    fn health(&self) -> Result<(), CommError> {
+        let calls = self.calls.load(Ordering::Relaxed);
+        self.world.failed(&self.room.name, calls, "between calls")
+    }
+
     fn abort(&self, reason: &str) {
         let rank = self.world_rank();
         self.world.fail(

@@ -1,12 +1,22 @@
 //! `kinora doctor`: what this machine has and lacks.
 
+mod parts;
+
 use super::json;
 use crate::cli::Doctor;
 use crate::failure::Outcome;
 use burn::tensor::{Device, Distribution, Tensor};
+use parts::{Part, State};
 use serde::Serialize;
 use std::fs;
 use std::time::Instant;
+
+/// What the program can be built with beyond the CPU, and whether it was.
+const FEATURES: [(&str, bool); 3] = [
+    ("cuda", false),
+    ("nccl", cfg!(feature = "nccl")),
+    ("mpi", false),
+];
 
 #[derive(Serialize)]
 struct Report {
@@ -18,6 +28,9 @@ struct Report {
     transports: Vec<&'static str>,
     matmul_gflops: f64,
     nvidia_driver: Option<String>,
+    /// Features of the program that this one was built without.
+    lacks: Vec<&'static str>,
+    parts: Vec<Part>,
     problems: Vec<String>,
 }
 
@@ -39,6 +52,12 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
         nvidia_driver: fs::read_to_string("/proc/driver/nvidia/version")
             .ok()
             .and_then(|text| text.lines().next().map(str::to_string)),
+        lacks: FEATURES
+            .iter()
+            .filter(|(_, built)| !built)
+            .map(|(name, _)| *name)
+            .collect(),
+        parts: parts::parts(),
         problems: vec![],
     };
     if report.cores < 2 {
@@ -51,9 +70,10 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
             .problems
             .push("less than 2 GiB of memory is free, which the quickstart may need".into());
     }
-    if report.nvidia_driver.is_some() {
+    if report.nvidia_driver.is_some() && report.lacks.contains(&"cuda") {
         report.problems.push(
-            "there is an NVIDIA GPU, which this version cannot use: it computes on the CPU".into(),
+            "there is an NVIDIA GPU, which this program cannot use: it was built without `cuda`"
+                .into(),
         );
     }
     if args.json {
@@ -78,6 +98,28 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
         "NVIDIA driver: {}",
         report.nvidia_driver.as_deref().unwrap_or("none")
     );
+    say!("for GPUs and clusters:");
+    for part in &report.parts {
+        let (word, name) = (part.state.word(), part.name);
+        match (&part.path, &part.help) {
+            (Some(path), None) => say!("  {word:<9} {name}: {}", path.display()),
+            (_, help) => say!(
+                "  {word:<9} {name}: {}",
+                help.as_deref().unwrap_or_default()
+            ),
+        }
+    }
+    if report
+        .parts
+        .iter()
+        .any(|part| part.state == State::Elsewhere)
+    {
+        say!("  what is elsewhere is not found until the variable is set");
+    }
+    if !report.lacks.is_empty() {
+        let lacks = report.lacks.join(",");
+        say!("  this program was built without {lacks}: cargo build --release --features {lacks}");
+    }
     if report.problems.is_empty() {
         say!("nothing is missing for training on the CPU");
     }
