@@ -5,6 +5,7 @@
 //! the data order and the model all rest on it. It deliberately does no communication.
 
 mod axis;
+pub mod cost;
 mod layout;
 mod mesh;
 mod plan;
