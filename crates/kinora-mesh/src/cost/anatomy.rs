@@ -109,6 +109,61 @@ pub struct Anatomy {
     pub outside: Vec<Outside>,
 }
 
+/// The sizes of a Movie Gen transformer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovieGenSizes {
+    /// Its name, for tables.
+    pub name: String,
+    /// Blocks.
+    pub layers: usize,
+    /// Model width.
+    pub width: usize,
+    /// Hidden units of the feed-forward network.
+    pub ffn: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Numbers of a token: latent channels times the patch.
+    pub token: usize,
+    /// Rows of the position tables along frames, height and width, in tokens.
+    pub grid: [usize; 3],
+    /// Names and widths of the text encoders.
+    pub texts: Vec<(String, usize)>,
+    /// Their tokens together.
+    pub text_tokens: usize,
+}
+
+impl MovieGenSizes {
+    /// The paper's 5B model, for latents of 32 x 96 x 96; UL2, MetaCLIP and ByT5 with 512, 256 and
+    /// 100 tokens, which are a re-implementation's.
+    pub fn paper_5b() -> Self {
+        let text = |name: &str, width| (name.to_string(), width);
+        Self {
+            name: "movie-gen-5b".into(),
+            layers: 32,
+            width: 3072,
+            ffn: 8192,
+            heads: 24,
+            token: 16 * 4,
+            grid: [32, 48, 48],
+            texts: vec![
+                text("ul2", 4096),
+                text("metaclip", 1280),
+                text("byt5", 1472),
+            ],
+            text_tokens: 512 + 256 + 100,
+        }
+    }
+}
+
+/// How the operations of attention are counted towards the model's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Convention {
+    /// All of them: every token attends to every other.
+    Full,
+    /// Half of them, as for language models, whose tokens attend backwards only.
+    Causal,
+}
+
 /// Which logical axis cuts a weight over tensor-parallel ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Along {
@@ -145,68 +200,63 @@ impl Weight {
 impl Anatomy {
     /// Movie Gen's 30B model (paper, table 1; text widths are a re-implementation's).
     pub fn movie_gen_30b() -> Self {
-        Self::movie_gen("movie-gen-30b", 48, 6144, 16384, 48)
+        Self::movie_gen(&MovieGenSizes {
+            name: "movie-gen-30b".into(),
+            layers: 48,
+            width: 6144,
+            ffn: 16384,
+            heads: 48,
+            ..MovieGenSizes::paper_5b()
+        })
     }
 
     /// The 5B model of Movie Gen's ablations.
     pub fn movie_gen_5b() -> Self {
-        Self::movie_gen("movie-gen-5b", 32, 3072, 8192, 24)
+        Self::movie_gen(&MovieGenSizes::paper_5b())
     }
 
-    fn movie_gen(name: &str, layers: usize, width: usize, ffn: usize, heads: usize) -> Self {
-        let token = 16 * 4;
+    /// A Movie Gen transformer of any sizes, as `kinora-models` builds it.
+    pub fn movie_gen(sizes: &MovieGenSizes) -> Self {
+        let (width, token) = (sizes.width, sizes.token);
+        let [frames, height, across] = sizes.grid;
         let mut outside = vec![
             ("patch.weight", token * width, false),
             ("patch.bias", width, false),
-            ("positions.frame", 32 * width, false),
-            ("positions.height", 48 * width, false),
-            ("positions.width", 48 * width, false),
+            ("positions.frame", frames * width, false),
+            ("positions.height", height * width, false),
+            ("positions.width", across * width, false),
         ];
         outside.extend(time(width));
-        for (weight, norm, bias, text) in [
-            (
-                "texts.ul2",
-                "texts.ul2.norm.weight",
-                "texts.ul2.norm.bias",
-                4096,
-            ),
-            (
-                "texts.metaclip",
-                "texts.metaclip.norm.weight",
-                "texts.metaclip.norm.bias",
-                1280,
-            ),
-            (
-                "texts.byt5",
-                "texts.byt5.norm.weight",
-                "texts.byt5.norm.bias",
-                1472,
-            ),
-        ] {
-            outside.extend([
-                (weight, text * width, true),
-                (norm, width, true),
-                (bias, width, true),
-            ]);
-        }
         outside.extend([
             ("modulation", 6 * width, false),
             ("norm", width, false),
             ("head.weight", width * token, false),
             ("head.bias", token, false),
         ]);
+        let mut outside = named(outside);
+        for (name, text) in &sizes.texts {
+            let part = |part: &str, elements| Outside {
+                name: format!("texts.{name}.{part}"),
+                elements,
+                text: true,
+            };
+            outside.extend([
+                part("linear.weight", text * width),
+                part("norm.weight", width),
+                part("norm.bias", width),
+            ]);
+        }
         Self {
-            name: name.into(),
-            layers,
+            name: sizes.name.clone(),
+            layers: sizes.layers,
             width,
-            heads,
-            kv_heads: heads,
-            head_dim: width / heads,
-            ffn,
+            heads: sizes.heads,
+            kv_heads: sizes.heads,
+            head_dim: width / sizes.heads,
+            ffn: sizes.ffn,
             feed_forward: FeedForward::Swiglu,
             text: TextPath::Cross,
-            // UL2 512, MetaCLIP 256 and ByT5 100 tokens: the re-implementation's.
-            text_tokens: 868,
+            text_tokens: sizes.text_tokens,
             image_tokens: 0,
             qk_norm: QkNorm::None,
             norms: Norms::Weighted,
@@ -214,7 +264,7 @@ impl Anatomy {
             bias: false,
             token_in: token,
             token_out: token,
-            outside: named(outside),
+            outside,
         }
     }
 
@@ -446,12 +496,16 @@ impl Anatomy {
     }
 
     /// Operations of one forward pass over one sample by the standard convention: 2 for each
-    /// parameter of the blocks and token, and `4 S^2 H K` for each self-attention. Cross-attention
-    /// and what is outside the blocks are not counted; a training step counts three times as much,
-    /// whatever is recomputed.
-    pub fn model_flops(&self, tokens: usize) -> f64 {
+    /// parameter of the blocks and token, and `4 S^2 H K` for each self-attention, or half of that.
+    /// Cross-attention and what is outside the blocks are not counted; a training step counts three
+    /// times as much, whatever is recomputed.
+    pub fn model_flops(&self, tokens: usize, convention: Convention) -> f64 {
         let (s, n) = (self.sequence(tokens) as f64, self.block_elements() as f64);
-        let attention = 4.0 * s * s * (self.heads * self.head_dim) as f64;
+        let each = match convention {
+            Convention::Full => 4.0,
+            Convention::Causal => 2.0,
+        };
+        let attention = each * s * s * (self.heads * self.head_dim) as f64;
         self.layers as f64 * (2.0 * n * s + attention)
     }
 }

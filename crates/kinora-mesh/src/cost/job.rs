@@ -61,17 +61,8 @@ pub enum Recompute {
     None,
     /// This many.
     Blocks(usize),
-}
-
-impl Recompute {
-    /// How many of `layers` blocks.
-    pub fn blocks(self, layers: usize) -> usize {
-        match self {
-            Recompute::All => layers,
-            Recompute::None => 0,
-            Recompute::Blocks(n) => n.min(layers),
-        }
-    }
+    /// As few as fit in the device's memory; all, if even those do not fit.
+    Least,
 }
 
 /// A training step.
@@ -257,6 +248,8 @@ pub struct Habits {
     pub ampere_attention: bool,
     /// The autoencoder's convolutions copy their operands to another order of dimensions.
     pub conv_copies: bool,
+    /// No message hides behind computation.
+    pub no_overlap: bool,
 }
 
 impl Habits {
@@ -270,6 +263,7 @@ impl Habits {
             outer_kept: true,
             ampere_attention: true,
             conv_copies: true,
+            no_overlap: false,
         }
     }
 }

@@ -129,10 +129,11 @@ impl Elements {
     }
 }
 
-/// Memory of a training step.
+/// Memory of a training step with `again` blocks recomputed.
 pub(super) fn training(
     anatomy: &Anatomy,
     job: &Training,
+    again: usize,
     arrangement: &Arrangement,
     local: &Local,
     block: &[Weight],
@@ -163,7 +164,6 @@ pub(super) fn training(
         } else {
             0
         };
-    let again = job.recompute.blocks(anatomy.layers);
     let one = saved(anatomy, local, arrangement.context, compute);
     let input = local.batch * local.own * local.width * compute;
     let kept = (anatomy.layers - again) * one + again * input;

@@ -19,11 +19,15 @@ mod hardware;
 mod job;
 mod links;
 mod memory;
+mod row;
 mod search;
 mod traffic;
 mod wire;
 
-pub use anatomy::{Along, Anatomy, FeedForward, Norms, Outside, QkNorm, TextPath, Weight};
+pub use anatomy::{
+    Along, Anatomy, Convention, FeedForward, MovieGenSizes, Norms, Outside, QkNorm, TextPath,
+    Weight,
+};
 pub use arrangement::{Arrangement, Context};
 pub use compute::{Seconds, Work};
 pub use decoder::{Decoder, Level};
@@ -33,8 +37,8 @@ pub use job::{
     Training,
 };
 pub use memory::{Memory, Phase, Use};
+pub use row::{Behind, Row};
 pub use search::search;
-pub use traffic::{Behind, Row};
 pub use wire::Kind;
 
 use crate::Axis;
@@ -87,6 +91,8 @@ pub enum CostError {
 pub struct Estimate {
     /// The rank.
     pub rank: usize,
+    /// Blocks that are run forward again in each backward pass.
+    pub recomputed: usize,
     /// Bytes, by use and moment.
     pub memory: Memory,
     /// Bytes that the device offers.
@@ -158,20 +164,38 @@ impl<'a> Model<'a> {
             return Err(CostError::NoRank { rank, ranks });
         }
         let local = Local::new(anatomy, job, arrangement, rank);
-        let passes = passes(anatomy, job, arrangement);
-        let counts = [passes.forward, passes.backward, passes.recomputed].map(|n| n as f64);
-        let mut step = compute::step(anatomy, job, hardware, &local, counts);
         let (block, outer) = (&self.block, &self.outer);
-        let memory = match job {
-            Job::Training(job) => memory::training(anatomy, job, arrangement, &local, block, outer),
+        let capacity = hardware.capacity();
+        let (recomputed, memory) = match job {
+            Job::Training(job) => {
+                let with = |blocks: usize| {
+                    memory::training(anatomy, job, blocks, arrangement, &local, block, outer)
+                };
+                let fits = |blocks: usize| with(blocks).peak().total() as f64 <= capacity;
+                let blocks = match job.recompute {
+                    Recompute::All => anatomy.layers,
+                    Recompute::None => 0,
+                    Recompute::Blocks(blocks) => blocks.min(anatomy.layers),
+                    Recompute::Least => least(anatomy.layers, fits),
+                };
+                (blocks, with(blocks))
+            }
             Job::Generation(job) => {
-                memory::generation(anatomy, job, arrangement, &local, block, outer)
+                let memory = memory::generation(anatomy, job, arrangement, &local, block, outer);
+                (0, memory)
             }
         };
+        let passes = passes(job, arrangement, recomputed);
+        let counts = [passes.forward, passes.backward, passes.recomputed].map(|n| n as f64);
+        let mut step = compute::step(anatomy, job, hardware, &local, counts);
         let ledger = Ledger::new(anatomy, arrangement, &local, job.dtypes());
         let mut traffic = ledger.rows(job, passes, block, outer);
         links::take(&mut traffic, &arrangement.mesh, hardware);
-        links::expose(&mut traffic, &step, anatomy.layers);
+        if job.habits().no_overlap {
+            traffic.iter_mut().for_each(|row| row.exposed = row.seconds);
+        } else {
+            links::expose(&mut traffic, &step, anatomy.layers);
+        }
         let share = hardware.efficiency.elementwise * hardware.memory_gbs * 1e9;
         if let Job::Training(_) = job {
             step.seconds.optimizer = optimizer(memory.peak()) / share;
@@ -187,7 +211,7 @@ impl<'a> Model<'a> {
                 (job.steps as f64 * step_seconds + decode + moved, decode)
             }
         };
-        let one = anatomy.model_flops(job.tokens());
+        let one = anatomy.model_flops(job.tokens(), Convention::Full);
         let model_flops = match job {
             Job::Training(job) => 3.0 * one * job.samples as f64,
             Job::Generation(job) => {
@@ -199,9 +223,9 @@ impl<'a> Model<'a> {
                     }
             }
         };
-        let capacity = hardware.capacity();
         Ok(Estimate {
             rank,
+            recomputed,
             fits: memory.peak().total() as f64 <= capacity,
             memory,
             capacity,
@@ -233,14 +257,32 @@ pub fn estimate(
     Model::new(anatomy).estimate(job, hardware, arrangement, rank)
 }
 
-fn passes(anatomy: &Anatomy, job: &Job, arrangement: &Arrangement) -> Passes {
+/// The fewest blocks, of `layers`, whose recomputation fits, or all. Recomputing one needs the
+/// memory of one, so that none may fit where one does not; from there on memory falls.
+fn least(layers: usize, fits: impl Fn(usize) -> bool) -> usize {
+    if fits(0) {
+        return 0;
+    }
+    let (mut low, mut high) = (1, layers.max(1));
+    while low < high {
+        let middle = (low + high) / 2;
+        if fits(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low.min(layers)
+}
+
+fn passes(job: &Job, arrangement: &Arrangement, recomputed: usize) -> Passes {
     match job {
         Job::Training(job) => {
             let micro = (job.samples / (arrangement.span(Axis::Batch) * job.batch)) as u64;
             Passes {
                 forward: micro,
                 backward: micro,
-                recomputed: job.recompute.blocks(anatomy.layers) as u64,
+                recomputed: recomputed as u64,
             }
         }
         Job::Generation(job) => Passes {

@@ -203,10 +203,36 @@ fn what_does_not_divide_is_refused_with_the_numbers() {
 }
 
 #[test]
+fn no_more_is_recomputed_than_memory_asks() {
+    let job = |recompute| {
+        Job::Training(Training {
+            recompute,
+            ..training(73_728, 1536)
+        })
+    };
+    let mesh = Mesh {
+        fsdp: 768,
+        cp: 2,
+        tp: 4,
+        ..Mesh::default()
+    };
+    let plan = arrangement(mesh, Context::Gather);
+    let least = on("h100-sxm", &job(Recompute::Least), &plan);
+    assert!(least.fits && least.recomputed > 0, "{}", least.recomputed);
+    let fewer = Recompute::Blocks(least.recomputed - 1);
+    assert!(!on("h100-sxm", &job(fewer), &plan).fits);
+    let roomy = on("gb200", &job(Recompute::Least), &plan);
+    assert!(roomy.recomputed < least.recomputed);
+}
+
+#[test]
 fn a_search_of_6144_devices_takes_less_than_a_second() {
     let anatomy = Anatomy::movie_gen_30b();
     let hardware = Hardware::named("h100-sxm").unwrap();
-    let job = Job::Training(training(73_728, 1536));
+    let job = Job::Training(Training {
+        recompute: Recompute::Least,
+        ..training(73_728, 1536)
+    });
     let start = Instant::now();
     let found = search(&anatomy, &job, &hardware, 6144);
     let took = start.elapsed();

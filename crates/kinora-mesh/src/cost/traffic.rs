@@ -2,53 +2,14 @@
 
 use super::arrangement::Local;
 use super::wire::{self, Bytes, Kind};
-use super::{Anatomy, Arrangement, Context, Dtypes, Guidance, Job, QkNorm, TextPath, Weight};
+use super::{
+    Anatomy, Arrangement, Behind, Context, Dtypes, Guidance, Job, QkNorm, Row, TextPath, Training,
+    Weight,
+};
 use crate::{Axis, MeshAxis, part};
-use serde::Serialize;
 
 // The engine sends keys and values in a call each, and so their gradients.
 const KEYS_AND_VALUES: u64 = 2;
-
-/// The work that messages may hide behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Behind {
-    /// None: the rank waits.
-    Nothing,
-    /// The forward pass of the block before.
-    Forward,
-    /// The backward pass of the block before, what is recomputed included.
-    Backward,
-    /// The attention tile at hand, forward.
-    AttentionForward,
-    /// The attention tile at hand, backward.
-    AttentionBackward,
-}
-
-/// One kind of message of one rank, over a whole step.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// What is sent.
-    pub what: &'static str,
-    /// How.
-    pub collective: Kind,
-    /// Over which mesh axes.
-    pub axes: Vec<MeshAxis>,
-    /// Ranks of the group.
-    pub ranks: usize,
-    /// Calls a step.
-    pub calls: u64,
-    /// Bytes that the rank passes in, a step.
-    pub payload: u64,
-    /// Bytes that the rank sends, a step, as the traced transport counts them.
-    pub ring: u64,
-    /// What it may hide behind.
-    pub behind: Behind,
-    /// Seconds on the links, a step.
-    pub seconds: f64,
-    /// Seconds of these that the rank waits.
-    pub exposed: f64,
-}
 
 /// Collects the rows of one step.
 pub(super) struct Ledger<'a> {
@@ -105,7 +66,8 @@ impl<'a> Ledger<'a> {
         self.sharded_outside(passes, outer);
         self.join(passes.forward);
         match job {
-            Job::Training(_) => {
+            Job::Training(job) => {
+                self.batch(job);
                 self.partial_gradients(block, outer);
                 self.scalars(block, outer);
             }
@@ -560,6 +522,17 @@ impl<'a> Ledger<'a> {
         );
     }
 
+    /// The latents of a data group's samples, in f32, from its first rank, which reads them. A short
+    /// header, with the captions, goes before them and is not counted.
+    fn batch(&mut self, job: &Training) {
+        let Arrangement { mesh, plan, .. } = self.arrangement;
+        let axes = plan.data_group(mesh);
+        let samples = job.samples / self.arrangement.span(Axis::Batch);
+        let bytes = samples * job.tokens * self.anatomy.token_in * size_of::<f32>();
+        let one = wire::broadcast(bytes, mesh.index(self.local.rank, &axes));
+        self.push("latents", Kind::Broadcast, &axes, 1, one, Behind::Nothing);
+    }
+
     /// The mesh axes over which a weight's gradient is still partial after the sums of its shards.
     fn partial(&self, weight: &Weight) -> Vec<MeshAxis> {
         let Arrangement { mesh, plan, .. } = self.arrangement;
@@ -570,7 +543,10 @@ impl<'a> Ledger<'a> {
         // themselves are cut with the heads.
         axes.extend(seq.filter(|axis| !(weight.text && heads.contains(axis))));
         let cut = self.local.cut(weight.along);
-        axes.retain(|axis| !self.local.params.contains(axis) && !(cut && *axis == MeshAxis::Tp));
+        axes.retain(|axis| {
+            let summed = self.local.params.contains(axis) || (cut && *axis == MeshAxis::Tp);
+            !summed
+        });
         axes
     }
 
@@ -593,7 +569,8 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The gradient's norm, one sum of squares for each set of axes that cut weights; and the loss.
+    /// The gradient's norm, one sum of squares for each set of axes that cut weights; and the loss,
+    /// with the number of clips that were skipped.
     fn scalars(&mut self, block: &[Weight], outer: &[Weight]) {
         let mesh = &self.arrangement.mesh;
         let mut sets: Vec<Vec<MeshAxis>> = vec![];
@@ -606,9 +583,10 @@ impl<'a> Ledger<'a> {
             }
         }
         let data = self.arrangement.plan.cuts(Axis::Batch, mesh);
-        let norms = sets.into_iter().map(|axes| ("gradient norm", axes));
-        for (what, axes) in norms.chain([("loss", data)]) {
-            let one = wire::all_reduce(size_of::<f64>(), self.arrangement.mesh.span(&axes));
+        let norms = sets.into_iter().map(|axes| ("gradient norm", axes, 1));
+        for (what, axes, values) in norms.chain([("loss", data, 2)]) {
+            let one =
+                wire::all_reduce(values * size_of::<f64>(), self.arrangement.mesh.span(&axes));
             self.push(what, Kind::AllReduce, &axes, 1, one, Behind::Nothing);
         }
     }

@@ -17,6 +17,8 @@ pub enum Kind {
     AllToAll,
     /// To one rank, from one rank.
     Exchange,
+    /// From the first rank to all.
+    Broadcast,
 }
 
 impl fmt::Display for Kind {
@@ -27,6 +29,7 @@ impl fmt::Display for Kind {
             Kind::ReduceScatter => "reduce-scatter",
             Kind::AllToAll => "all-to-all",
             Kind::Exchange => "exchange",
+            Kind::Broadcast => "broadcast",
         })
     }
 }
@@ -92,5 +95,14 @@ pub(super) fn exchange(bytes: usize) -> Bytes {
     Bytes {
         payload: bytes as u64,
         ring: bytes as u64,
+    }
+}
+
+/// Of `bytes` from rank 0; the others do not know the length beforehand.
+pub(super) fn broadcast(bytes: usize, rank: usize) -> Bytes {
+    let payload = if rank == 0 { bytes as u64 } else { 0 };
+    Bytes {
+        payload,
+        ring: payload,
     }
 }
