@@ -19,6 +19,7 @@ mod hardware;
 mod job;
 mod links;
 mod memory;
+mod params;
 mod row;
 mod search;
 mod traffic;

@@ -106,3 +106,73 @@ pub(super) fn broadcast(bytes: usize, rank: usize) -> Bytes {
         ring: payload,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinora_comm::local::{self, World};
+    use kinora_comm::{Buffer, CommError, Reduce, Traced, Transport};
+    use std::sync::Arc;
+
+    /// Every rule against what the traced transport counts, on one to four ranks with uneven parts.
+    #[test]
+    fn the_traced_transport_counts_the_same_bytes() {
+        for size in 1..5_usize {
+            let world = World::new(size, 1);
+            let wrong = local::run(&world, move |transport| {
+                let traced = Traced::new(transport);
+                let ranks: Arc<dyn Transport> = Arc::new(traced.clone());
+                let rank = ranks.rank();
+                let lens: Vec<usize> = (0..size).map(|i| 5 + 3 * i * i).collect();
+                let to = |from: usize, to: usize| 1 + 2 * from + 7 * to;
+                let f32s = |len: usize| Buffer::from(vec![0.0_f32; len]);
+                let bytes = |len: usize| len * size_of::<f32>();
+                let total: usize = lens.iter().sum();
+
+                ranks.all_reduce(f32s(11), Reduce::Sum, "a")?;
+                ranks.all_gather(f32s(lens[rank]), lens.clone(), "b")?;
+                ranks.reduce_scatter(f32s(total), Reduce::Sum, lens.clone(), "c")?;
+                let table = (0..size).map(|i| (0..size).map(|j| to(i, j)).collect());
+                let mine = (0..size).map(|peer| to(rank, peer)).sum();
+                ranks.all_to_all(f32s(mine), table.collect(), "d")?;
+                let (next, last) = ((rank + 1) % size, (rank + size - 1) % size);
+                if size > 1 {
+                    ranks.exchange(f32s(9), Some(next), Some(last), 9, "e")?;
+                }
+                ranks.broadcast(f32s(if rank == 0 { 6 } else { 0 }), 0, "f")?;
+
+                let part = |i: usize| bytes(lens[i]);
+                let mut rules = vec![
+                    (Kind::AllReduce, all_reduce(bytes(11), size)),
+                    (Kind::AllGather, all_gather(part, rank, size)),
+                    (Kind::ReduceScatter, reduce_scatter(part, rank, size)),
+                    (
+                        Kind::AllToAll,
+                        all_to_all(|peer| bytes(to(rank, peer)), rank, size),
+                    ),
+                ];
+                // Alone, nobody is there to be sent to: the estimate has no such rows at all.
+                if size > 1 {
+                    rules.push((Kind::Exchange, exchange(bytes(9))));
+                    rules.push((Kind::Broadcast, broadcast(bytes(6), rank)));
+                }
+                let counted = traced.traffic();
+                let differ = rules.into_iter().filter(|(kind, rule)| {
+                    let found = counted[kind.to_string().as_str()];
+                    (found.payload, found.ring) != (rule.payload, rule.ring)
+                });
+                Ok::<_, CommError>(
+                    differ
+                        .map(|(kind, rule)| format!("{kind} on rank {rank} of {size}: {rule:?}"))
+                        .collect::<Vec<_>>(),
+                )
+            });
+            let wrong: Vec<String> = wrong
+                .expect("no rank fails")
+                .into_iter()
+                .flatten()
+                .collect();
+            assert_eq!(wrong, Vec::<String>::new());
+        }
+    }
+}
