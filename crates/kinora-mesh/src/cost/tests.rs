@@ -295,3 +295,39 @@ fn time_follows_the_rates() {
         assert!(seconds(&slow) > whole * 1.001, "{slow:?}");
     }
 }
+
+/// Wan's own way to generate on eight devices is found, and guidance over ranks is another job.
+#[test]
+fn a_search_for_generation_uses_every_device_on_one_sample() {
+    let anatomy = Anatomy::wan_2_1_14b();
+    let hardware = Hardware::named("h100-sxm").unwrap();
+    let job = |guidance| {
+        Job::Generation(Generation {
+            batch: 1,
+            tokens: 75_600,
+            steps: 50,
+            guidance,
+            transformer: Residence::Resident,
+            text_encoder: Some(TextEncoder::umt5_xxl(Residence::Sharded)),
+            decode: None,
+            dtypes: Dtypes {
+                master: Dtype::Bf16,
+                ..Dtypes::default()
+            },
+            habits: Habits::default(),
+        })
+    };
+    let found = search(&anatomy, &job(Guidance::TwoPasses), &hardware, 8);
+    let eight = |a: &Arrangement| a.mesh.cp == 8 && a.context == Context::Ulysses;
+    assert!(found.iter().any(|(a, _)| eight(a)));
+    assert!(found.iter().all(|(a, _)| a.mesh.cp * a.mesh.tp == 8));
+    let halves = search(&anatomy, &job(Guidance::CfgAxis), &hardware, 8);
+    assert!(!halves.is_empty());
+    assert!(
+        halves
+            .iter()
+            .all(|(a, _)| a.mesh.cfg == 2 && a.mesh.cp * a.mesh.tp == 4)
+    );
+    // Half the ranks on each pass have fewer messages among them than all ranks on both.
+    assert!(halves[0].1.exposed < found[0].1.exposed);
+}
