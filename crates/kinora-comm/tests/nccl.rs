@@ -427,7 +427,10 @@ fn over_tcp() {
                     let mut rendezvous = Rendezvous::new(address, rank, ranks, check.deadline);
                     rendezvous.patience = Duration::from_secs(20);
                     let process = rendezvous.join().unwrap();
-                    let settings = Settings { on_stuck: OnStuck::Leak, ..Settings::new(1) };
+                    let settings = Settings {
+                        on_stuck: OnStuck::Leak,
+                        ..Settings::new(1)
+                    };
                     let _ = process::run(&process, &settings, move |control| {
                         let joined = Rank::join(control, standin, check.deadline)?;
                         let outcome = check.run(&joined.on_device());

@@ -6,6 +6,7 @@
 
 mod axis;
 mod context;
+pub mod cost;
 mod layout;
 mod mesh;
 mod plan;
