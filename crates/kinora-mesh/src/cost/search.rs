@@ -94,6 +94,7 @@ fn plans(mesh: &Mesh) -> Vec<Plan> {
             heads: vec![Tp],
             hidden: vec![Tp],
             params: params.to_vec(),
+            attention: None,
         })
         .collect()
 }
