@@ -86,6 +86,8 @@ struct Row {
     data_seconds: f64,
     epoch: u64,
     skipped: u64,
+    // The fingerprint of each data group's batch.
+    batches: Vec<String>,
 }
 
 /// The folder of a run's checkpoints.
@@ -134,10 +136,11 @@ pub fn train(
     while trainer.step() < config.steps {
         let started = Instant::now();
         let batch = source.next()?;
+        let batches = source.agree(&batch, sharding)?;
         let data_seconds = started.elapsed().as_secs_f64();
         let report = trainer.train(&batch)?;
         let times = (started.elapsed().as_secs_f64(), data_seconds);
-        records.step(&batch, report, times, trainer.model().config())?;
+        records.step(&batch, report, times, &batches, trainer.model().config())?;
         if report.skipped > skipped {
             skipped = report.skipped;
             for skip in source.newly_skipped()? {
@@ -255,6 +258,7 @@ impl Records {
         batch: &LatentBatch,
         report: crate::Report,
         (step_seconds, data_seconds): (f64, f64),
+        batches: &[u64],
         model: &MovieGenConfig,
     ) -> Result<(), TrainError> {
         self.recent.push(report.loss);
@@ -280,6 +284,7 @@ impl Records {
             data_seconds,
             epoch: batch.epoch,
             skipped: report.skipped,
+            batches: batches.iter().map(|of| format!("{of:016x}")).collect(),
         })?;
         Ok(())
     }
