@@ -135,10 +135,12 @@ fn broken<T>(world: &Arc<dyn Transport>, result: Result<T, CommError>) -> Result
 }
 
 fn mismatch(world: &Arc<dyn Transport>, call: Call, input: Buffer) -> Outcome {
-    world.barrier("first")?;
-    world.barrier("second")?;
     say(world);
-    let error = broken(world, make(world, call, input))?;
+    world.barrier("first")?;
+    // The news of a quarrel may overtake what a third rank sent before, so that one who still waits in
+    // the second barrier hears of it there.
+    let second = world.barrier("second");
+    let error = broken(world, second.and_then(|()| make(world, call, input)))?;
     let CommError::Mismatch {
         communicator,
         sequence,
@@ -240,12 +242,13 @@ fn unlike_parts(world: &Arc<dyn Transport>) -> Outcome {
 
 fn mismatch_in_part(world: &Arc<dyn Transport>) -> Outcome {
     let rank = world.rank();
-    let part = world.split(Some(rank / 2), "pair")?;
-    let part = part.ok_or_else(|| Wrong("a split lost its communicator".to_string()))?;
-    let result = match rank {
-        0 | 1 => world.barrier("for ranks that do not come"),
-        2 => part.barrier("one"),
-        _ => part.barrier("other"),
+    // The first two may hear of it in the split already.
+    let result = match (world.split(Some(rank / 2), "pair"), rank) {
+        (Err(error), _) => Err(error),
+        (Ok(None), _) => return Err(Wrong("a split lost its communicator".to_string())),
+        (Ok(Some(_)), 0 | 1) => world.barrier("for ranks that do not come"),
+        (Ok(Some(part)), 2) => part.barrier("one"),
+        (Ok(Some(part)), _) => part.barrier("other"),
     };
     let error = broken(world, result)?;
     let CommError::Mismatch {
