@@ -135,7 +135,12 @@ pub fn train(
     let mut skipped = 0;
     while trainer.step() < config.steps {
         let started = Instant::now();
+        let world = sharding.world();
+        world.at(&format!("step {}, loading its batch", trainer.step() + 1));
         let batch = source.next()?;
+        let end = batch.first + batch.captions.len() as u64;
+        let samples = format!("samples {}..{end} of the batch", batch.first);
+        world.at(&format!("step {}, {samples}", trainer.step() + 1));
         let batches = source.agree(&batch, sharding)?;
         let data_seconds = started.elapsed().as_secs_f64();
         let report = trainer.train(&batch)?;
@@ -151,9 +156,11 @@ pub fn train(
         let last = step == config.steps;
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if due(config.checkpoint_every) || last {
+            world.at(&format!("saving step {step}"));
             trainer.save(&root, &meta, config.keep)?;
         }
         if due(config.preview_every) {
+            world.at(&format!("previews of step {step}"));
             let preview = hooks.preview(&trainer.averaged(), step, sharding);
             preview.map_err(TrainError::Sample)?;
         }
