@@ -15,6 +15,8 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, NodeGuard, Ops, OpsKind},
 };
+#[cfg(feature = "cuda")]
+use burn::backend::Cuda;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Backend, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor,
@@ -118,6 +120,8 @@ pub fn custom_with_leaves<const D: usize, const N: usize>(
     // Each backend is one line.
     match *kind {
         DispatchTensorKind::Flex(_) => by_strategy::<Flex, D, N>(strategy, inputs, leaves, forward),
+        #[cfg(feature = "cuda")]
+        DispatchTensorKind::Cube(_) => by_strategy::<Cuda, D, N>(strategy, inputs, leaves, forward),
         #[allow(unreachable_patterns)]
         other => panic!("custom operations are not built for the backend of {other:?}"),
     }
