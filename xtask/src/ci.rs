@@ -24,11 +24,13 @@ enum Action {
     Cargo(&'static [&'static str]),
     /// The program itself, on a run of seconds.
     Smoke,
+    /// The program with all that runs on GPUs, in a target folder of its own.
+    Gpu,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "tidy",
         about: "the rules that can be read off the text",
@@ -68,6 +70,12 @@ const STEPS: [Step; 5] = [
         limit: MINUTE.saturating_mul(20),
         action: Action::Smoke,
     },
+    Step {
+        name: "gpu",
+        about: "the program with the features cuda and nccl compiles",
+        limit: MINUTE.saturating_mul(180),
+        action: Action::Gpu,
+    },
 ];
 
 /// Prints the steps.
@@ -101,6 +109,7 @@ pub(crate) fn run(only: Option<&str>) -> ExitCode {
             Action::Tidy => tidy(&root),
             Action::Cargo(args) => cargo(&root, args, step.limit),
             Action::Smoke => smoke(&root, step.limit),
+            Action::Gpu => gpu(&root, step.limit),
         };
         done.push((step.name, code, began.elapsed()));
         if code != 0 {
@@ -175,6 +184,31 @@ fn smoke(root: &Path, limit: Duration) -> u8 {
         eprintln!("help: look at what it wrote in {}", out.display());
     }
     code
+}
+
+/// Builds the program for GPUs. Other features are another build of Burn, which would push out the one
+/// that the tests use; so it has a folder beside theirs, which is kept.
+fn gpu(root: &Path, limit: Duration) -> u8 {
+    let mut target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), |folder| root.join(folder))
+        .into_os_string();
+    target.push("-cuda");
+    let folder = Path::new(&target);
+    let Some(name) = folder.to_str() else {
+        eprintln!(
+            "error: cargo cannot be given {}\nhelp: set CARGO_TARGET_DIR to a path that is text",
+            folder.display()
+        );
+        return 1;
+    };
+    if folder.join("release").is_dir() {
+        println!("{name} is there: this takes a minute or two if Burn has not changed");
+    } else {
+        println!("{name} is new: Burn's kernels take 20 to 60 minutes on two cores, once");
+    }
+    let args = ["build", "--release", "-p", "kinora"];
+    let more = ["--features", "cuda,nccl", "--target-dir", name];
+    cargo(root, &[args, more].concat(), limit)
 }
 
 /// Runs cargo on the same terminal and returns its exit code: 124 if it took too long, 1 if it was

@@ -6,6 +6,8 @@
 //! closures see plain tensors (not on an autodiff device), and the second one, [`Back`], is all that
 //! lives until the backward pass: what it captures is what the operation keeps.
 
+#[cfg(feature = "cuda")]
+use burn::backend::Cuda;
 use burn::backend::autodiff::{
     Autodiff, NodeId,
     checkpoint::{
@@ -15,8 +17,6 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, NodeGuard, Ops, OpsKind},
 };
-#[cfg(feature = "cuda")]
-use burn::backend::Cuda;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Backend, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor,

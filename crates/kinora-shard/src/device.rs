@@ -212,7 +212,14 @@ mod tests {
         };
         let error = devices.of(2).unwrap_err();
         let (kind, number, count) = (devices.kind, 2, 2);
-        assert_eq!(error, DeviceError::TooFew { kind, number, count });
+        assert_eq!(
+            error,
+            DeviceError::TooFew {
+                kind,
+                number,
+                count
+            }
+        );
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Group {
     ) -> Flight<D> {
         let shape = x.dims();
         self.expect(shape[dim], lens, label);
-        let row: usize = shape.iter().product::<usize>() / shape[dim].max(1);
+        let row = row(&shape, dim);
         let lens = lens.to_vec();
         let gather = Collective::AllGather {
             lens: lens.iter().map(|len| len * row).collect(),
@@ -99,7 +99,7 @@ impl Group {
             lens.iter().sum::<usize>(),
             "{label}: parts of {lens:?} along dim {dim} of {shape:?}"
         );
-        let row: usize = shape.iter().product::<usize>() / shape[dim].max(1);
+        let row = row(&shape, dim);
         let scatter = Collective::ReduceScatter {
             reduce: Reduce::Sum,
             lens: lens.iter().map(|len| len * row).collect(),
@@ -221,6 +221,11 @@ impl Group {
     }
 }
 
+/// The elements of each place along `dim`, also of a shape that has no place there.
+fn row<const D: usize>(shape: &[usize; D], dim: usize) -> usize {
+    (0..D).filter(|d| *d != dim).map(|d| shape[d]).product()
+}
+
 /// The parts along `dim`, one after the other.
 fn parted<const D: usize>(x: Tensor<D>, dim: usize, lens: &[usize]) -> Tensor<1> {
     if dim == 0 {
@@ -240,7 +245,7 @@ fn join<const D: usize>(
     dim: usize,
     lens: &[usize],
 ) -> Tensor<D> {
-    let row: usize = (0..D).filter(|d| *d != dim).map(|d| shape[d]).product();
+    let row = row(&shape, dim);
     if shape[..dim].iter().product::<usize>() == 1 {
         shape[dim] = lens.iter().sum();
         return flat.reshape(shape);

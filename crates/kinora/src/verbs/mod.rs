@@ -15,6 +15,8 @@ mod inspect;
 mod plan;
 mod train;
 
+pub(crate) use doctor::cuda_parts;
+
 use crate::cli::{Cli, Verb};
 use crate::failure::Outcome;
 use kinora_track::Console;
