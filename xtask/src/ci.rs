@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
+use crate::gpu;
 use xtask::repo::{self, Repo};
 use xtask::tidy::RULES;
 
@@ -72,7 +73,7 @@ const STEPS: [Step; 6] = [
     },
     Step {
         name: "gpu",
-        about: "the program with the features cuda and nccl compiles",
+        about: "the features cuda and nccl, on a stand-in for a GPU",
         limit: MINUTE.saturating_mul(180),
         action: Action::Gpu,
     },
@@ -109,7 +110,7 @@ pub(crate) fn run(only: Option<&str>) -> ExitCode {
             Action::Tidy => tidy(&root),
             Action::Cargo(args) => cargo(&root, args, step.limit),
             Action::Smoke => smoke(&root, step.limit),
-            Action::Gpu => gpu(&root, step.limit),
+            Action::Gpu => gpu::run(&root, step.limit),
         };
         done.push((step.name, code, began.elapsed()));
         if code != 0 {
@@ -186,44 +187,23 @@ fn smoke(root: &Path, limit: Duration) -> u8 {
     code
 }
 
-/// Builds the program for GPUs. Other features are another build of Burn, which would push out the one
-/// that the tests use; so it has a folder beside theirs, which is kept.
-fn gpu(root: &Path, limit: Duration) -> u8 {
-    let mut target = env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), |folder| root.join(folder))
-        .into_os_string();
-    target.push("-cuda");
-    let folder = Path::new(&target);
-    let Some(name) = folder.to_str() else {
-        eprintln!(
-            "error: cargo cannot be given {}\nhelp: set CARGO_TARGET_DIR to a path that is text",
-            folder.display()
-        );
-        return 1;
-    };
-    if folder.join("release").is_dir() {
-        println!("{name} is there: this takes a minute or two if Burn has not changed");
-    } else {
-        println!("{name} is new: Burn's kernels take 20 to 60 minutes on two cores, once");
-    }
-    let args = ["build", "--release", "-p", "kinora"];
-    let more = ["--features", "cuda,nccl", "--target-dir", name];
-    cargo(root, &[args, more].concat(), limit)
-}
-
-/// Runs cargo on the same terminal and returns its exit code: 124 if it took too long, 1 if it was
-/// ended by a signal or could not be started.
-fn cargo(root: &Path, args: &[&str], limit: Duration) -> u8 {
+/// Runs cargo on the same terminal and returns its exit code.
+pub(crate) fn cargo(root: &Path, args: &[&str], limit: Duration) -> u8 {
     // Cargo names itself to what it runs, so that a chosen toolchain stays chosen.
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     println!("$ cargo {}", args.join(" "));
-    let mut child = match Command::new(&program).args(args).current_dir(root).spawn() {
+    let mut command = Command::new(program);
+    wait(command.args(args).current_dir(root), limit)
+}
+
+/// Runs a command on the same terminal and returns its exit code: 124 if it took too long, 1 if it was
+/// ended by a signal or could not be started.
+pub(crate) fn wait(command: &mut Command, limit: Duration) -> u8 {
+    let name = Path::new(command.get_program()).display().to_string();
+    let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!(
-                "error: cannot start {}: {error}",
-                Path::new(&program).display()
-            );
+            eprintln!("error: cannot start {name}: {error}");
             return 1;
         }
     };
@@ -238,15 +218,14 @@ fn cargo(root: &Path, args: &[&str], limit: Duration) -> u8 {
             Ok(None) if began.elapsed() < limit => thread::sleep(Duration::from_millis(100)),
             Ok(None) => {
                 eprintln!(
-                    "error: cargo {} has run for {} s and was ended",
-                    args[0],
+                    "error: {name} has run for {} s and was ended",
                     limit.as_secs()
                 );
                 drop(child.kill().and_then(|()| child.wait()));
                 return 124;
             }
             Err(error) => {
-                eprintln!("error: cannot wait for cargo {}: {error}", args[0]);
+                eprintln!("error: cannot wait for {name}: {error}");
                 return 1;
             }
         }
