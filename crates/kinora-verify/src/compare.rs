@@ -103,6 +103,9 @@ pub fn compare(
             add(what, got, &part(spec, want));
         }
     }
+    if let (Some(got), Some(want)) = (&sharded.generated, &whole.generated) {
+        add("generated latents".into(), got, want);
+    }
     for (step, (got, want)) in sharded.steps.iter().zip(&whole.steps).enumerate() {
         let what = format!("loss of step {}", step + 1);
         add(what, &got[..1], &want[..1]);

@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     Eval(Eval),
     /// Show the mesh, how each weight is cut, and the bytes per rank, without starting anything
     Plan(Plan),
+    /// Prove that the plan computes what one rank does: a small model of the same cut, sharded and whole
+    Verify(Verify),
     /// Make a data set, or look into one
     #[command(subcommand)]
     Data(Data),
@@ -122,6 +124,25 @@ pub(crate) struct Plan {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// With the ranks, transport, device and precision of the configuration, instead of threads that
+    /// compute in 64 bits
+    #[arg(long)]
+    pub(crate) here: bool,
+    /// Name this many of the tensors that differ most
+    #[arg(long, default_value_t = 5)]
+    pub(crate) show: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]

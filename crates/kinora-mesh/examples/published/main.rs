@@ -204,6 +204,7 @@ fn print_movie_gen() {
             heads: vec![Tp],
             hidden: vec![Tp],
             params: vec![Fsdp, Cp],
+            attention: None,
         },
         context: Context::Gather,
     };

@@ -265,6 +265,7 @@ impl Dfm {
                 heads: vec![Tp],
                 hidden: vec![Tp],
                 params: self.params.clone(),
+                attention: None,
             },
             context: Context::Ring,
         };

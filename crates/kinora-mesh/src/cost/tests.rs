@@ -12,6 +12,7 @@ pub(super) fn arrangement(mesh: Mesh, context: Context) -> Arrangement {
             heads: vec![Tp],
             hidden: vec![Tp],
             params: vec![Fsdp],
+            attention: None,
         },
         context,
     }
