@@ -56,6 +56,10 @@ impl Transport for Faulty {
         self.inner.members()
     }
 
+    fn device(&self) -> Option<usize> {
+        self.inner.device()
+    }
+
     fn start(&self, mut call: Call, input: Buffer) -> Result<Box<dyn Pending>, CommError> {
         if self.calls.fetch_add(1, Ordering::Relaxed) == self.at {
             match &self.fault {

@@ -21,6 +21,12 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// The members' ranks in the world, in order.
     fn members(&self) -> &[usize];
 
+    /// The number of the device whose buffers it takes as they are; host buffers it takes either way.
+    /// The same answer, a device or none, on all ranks.
+    fn device(&self) -> Option<usize> {
+        None
+    }
+
     /// Begins a collective, without waiting for the peers. Several may be under way; they are matched
     /// by the order in which they were started, and may be waited for in any.
     ///

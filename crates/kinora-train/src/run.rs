@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// All that a training run needs, ready to use.
+#[derive(Clone)]
 pub struct Run {
     /// The run's folder.
     pub dir: PathBuf,
@@ -32,7 +33,7 @@ pub struct Run {
     pub catalog: Arc<Catalog>,
     /// The autoencoder, fitted or loaded.
     pub autoencoder: Arc<dyn Autoencoder>,
-    /// The device of every rank.
+    /// The device of this rank.
     pub device: Device,
     /// What weights are stored in, and what is computed in.
     pub precision: Precision,

@@ -229,7 +229,9 @@ fn encode(
         step: batch.step,
         global: batch.bucket.batch,
         first: batch.samples[0].position,
-        latents: autoencoder.encode(videos(&clips, device)),
+        latents: autoencoder
+            .encode(videos(&clips, &autoencoder.device()))
+            .to_device(device),
         captions: batch
             .samples
             .iter()

@@ -16,6 +16,8 @@ mod plan;
 mod train;
 mod verify;
 
+pub(crate) use doctor::cuda_parts;
+
 use crate::cli::{Cli, Verb};
 use crate::failure::Outcome;
 use kinora_track::Console;

@@ -3,8 +3,9 @@
 use super::json;
 use crate::cli::Plan;
 use crate::config::read;
+use crate::device::host;
 use crate::failure::Outcome;
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 use kinora_mesh::{Axis, Layout, MeshAxis};
 use kinora_models::TextToVideo;
 use kinora_models::movie_gen::MovieGen;
@@ -54,7 +55,7 @@ pub(crate) fn plan(args: &Plan) -> Outcome {
     let video = config.video()?;
     let dtype: DType = config.run.dtype.precision().stored;
     let (mesh, plan) = (config.mesh, &config.plan);
-    let device = Device::flex();
+    let device = host();
     let on = |rank| {
         let cx = Cx::dry(&device, dtype, &Sharding::pretend(mesh, plan.clone(), rank));
         match &config.text {

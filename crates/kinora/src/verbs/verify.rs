@@ -3,9 +3,10 @@
 use super::{console, json};
 use crate::cli::Verify;
 use crate::config::{RunConfig, read};
+use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, Outcome};
 use crate::ranks::on_ranks;
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 use kinora_comm::HostBuffer;
 use kinora_comm::local::{self, World};
 use kinora_flow::Schedule;
@@ -76,7 +77,12 @@ pub(crate) fn verify(args: &Verify) -> Outcome {
     };
     let bar = console(args.quiet).progress(3, "verifying: one rank, all ranks, comparison");
     let findings = if args.here {
-        on_ranks(&config, move |sharding| {
+        let devices = RankDevices::open(&config)?;
+        on_ranks(&config, devices, move |sharding, device| {
+            let case = Case {
+                device,
+                ..case.clone()
+            };
             // Each process computes the whole by itself; it is small.
             let whole = record(&case, &Sharding::single())?;
             found(&case, &sharding, &whole, tolerance)
@@ -142,7 +148,7 @@ fn case(config: &RunConfig, mesh: &Mesh, precision: Precision) -> Outcome<Case<T
             },
         },
         precision,
-        device: Device::flex(),
+        device: host(),
         global: 2 * shares,
         latents: latents(&video),
         steps: 5,
