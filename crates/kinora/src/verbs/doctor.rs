@@ -15,7 +15,7 @@ use std::time::Instant;
 const FEATURES: [(&str, bool); 3] = [
     ("cuda", false),
     ("nccl", cfg!(feature = "nccl")),
-    ("mpi", false),
+    ("mpi", cfg!(feature = "mpi")),
 ];
 
 #[derive(Serialize)]
