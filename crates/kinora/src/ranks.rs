@@ -24,6 +24,8 @@ pub(crate) struct Here {
 #[derive(Debug)]
 struct Joined {
     process: Process,
+    /// What connects it with the others.
+    over: &'static str,
     /// Ranks on this machine, and this one among them.
     here: (usize, usize),
     /// The exit code after another's failure.
@@ -80,6 +82,7 @@ fn join(launched: Launched, config: &RunConfig) -> Outcome<Joined> {
             };
             Ok(Joined {
                 process: rendezvous.join().or_run()?,
+                over: "TCP",
                 here: (size, rank),
                 followed: FOLLOWED,
             })
@@ -93,6 +96,7 @@ fn join(launched: Launched, config: &RunConfig) -> Outcome<Joined> {
             let here = here.unwrap_or((process.size(), process.rank()));
             Ok(Joined {
                 process,
+                over: "MPI",
                 here,
                 followed: 1,
             })
@@ -131,10 +135,7 @@ impl Ranks<'_> {
         let ranks = self.config.mesh.ranks();
         match self.joined {
             None => format!("{ranks} ranks as threads"),
-            Some(joined) => {
-                let over = joined.process.transport();
-                format!("{ranks} ranks as processes, {over:?}")
-            }
+            Some(joined) => format!("{ranks} ranks as processes over {}", joined.over),
         }
     }
 
@@ -265,8 +266,8 @@ fn with_device(
     device: usize,
     deadline: Duration,
 ) -> Result<Arc<dyn Transport>, CommError> {
-    use kinora_comm::{Buffer, Reduce};
     use kinora_comm::nccl::{Device, Library, Setup, join_with};
+    use kinora_comm::{Buffer, Reduce};
     let setup = Library::open(None).and_then(|library| {
         let device = Device::open(None, device)?;
         Ok(Setup {
