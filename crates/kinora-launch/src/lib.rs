@@ -14,7 +14,8 @@
 //! - Its last words, if it fails, are what it writes to the standard error from a line on that begins
 //!   with `error: `. They are held back and become part of the [`Failure`], as the others fail in its
 //!   wake and have their own to say.
-//! - With exit code [`FOLLOWED`] it says that it ended because of another's failure.
+//! - With exit code [`FOLLOWED`] it says that it ended because of another's failure, and so it does in
+//!   words that begin with [`FOLLOWING`]: `mpirun` has one exit code for all.
 
 mod failure;
 mod lines;
@@ -30,3 +31,6 @@ pub use supervise::{Settings, supervise};
 
 /// The exit code of a child that ended because another had failed.
 pub const FOLLOWED: u8 = 75;
+
+/// What stands between `error: ` and the words of a child that ended because another had failed.
+pub const FOLLOWING: &str = "after another's failure: ";

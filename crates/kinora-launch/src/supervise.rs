@@ -1,7 +1,7 @@
 //! From the start of the children to the end of the last.
 
 use crate::lines::{Screen, Stream, Words, pump};
-use crate::{FOLLOWED, Failure, How, LaunchError, Start, Who};
+use crate::{FOLLOWED, FOLLOWING, Failure, How, LaunchError, Start, Who};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
@@ -268,31 +268,36 @@ fn first_failure(children: &[Running]) -> Option<Failure> {
         Some(code) => How::Code(code),
         None => How::Signal(signal_of(ended.status)),
     };
-    let own = own_words(child);
+    // `mpirun` passes on what several ranks say.
+    let said: Vec<(usize, String)> = failed
+        .iter()
+        .flat_map(|(child, _)| child.words.of_ranks())
+        .collect();
+    let is_own = |rank: usize| match child.who {
+        Who::Rank(own) => own == rank,
+        Who::Mpirun(_) => true,
+    };
+    let own = said
+        .iter()
+        .find(|(rank, words)| is_own(*rank) && !words.starts_with(FOLLOWING));
     // Of those that ended because of it, the one that heard of it first.
-    let others = failed.iter().skip(1).map(|(child, _)| own_words(child));
-    let witness = match &own {
+    let mut others = said.iter().filter_map(|(rank, words)| {
+        let words = words.strip_prefix(FOLLOWING)?;
+        Some((*rank, words.to_string()))
+    });
+    let witness = match own {
         Some(_) => None,
-        None => others.flatten().next(),
+        None => others.next(),
     };
     // Of `mpirun` the words are a rank's.
-    let who = own.as_ref().map_or(child.who, |(rank, _)| Who::Rank(*rank));
-    let words = own.map(|(_, words)| words).unwrap_or_default();
+    let who = own.map_or(child.who, |(rank, _)| Who::Rank(*rank));
+    let words = own.map(|(_, words)| words.clone()).unwrap_or_default();
     Some(Failure {
         who,
         how,
         words,
         witness,
     })
-}
-
-/// The last words of a child; of several ranks', those of one that does not speak of another.
-fn own_words(child: &Running) -> Option<(usize, String)> {
-    let all = child.words.of_ranks();
-    let of_itself = |(rank, words): &&(usize, String)| {
-        !words.starts_with("rank ") || words.starts_with(&format!("rank {rank}: "))
-    };
-    all.iter().find(of_itself).or_else(|| all.first()).cloned()
 }
 
 fn signal_of(status: ExitStatus) -> i32 {

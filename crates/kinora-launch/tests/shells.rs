@@ -1,7 +1,8 @@
 //! Shells as children: who failed first, how the rest end, and what is printed.
 
 use kinora_launch::{
-    FOLLOWED, Failure, How, LaunchError, Place, Program, Screen, Settings, Start, Who, supervise,
+    FOLLOWED, FOLLOWING, Failure, Flavor, How, LaunchError, Place, Program, Screen, Settings,
+    Start, Who, supervise,
 };
 use std::io::Write;
 use std::process::Command;
@@ -92,7 +93,7 @@ fn the_first_to_fail_is_named_and_the_rest_end() {
 
 #[test]
 fn one_that_follows_is_not_the_first() {
-    let follow = format!("echo 'error: lost rank 1 at a sum' >&2; exit {FOLLOWED}");
+    let follow = format!("echo \"error: {FOLLOWING}lost rank 1 at a sum\" >&2; exit {FOLLOWED}");
     let (outcome, ..) = run(&[&follow, "sleep 0.2; kill -9 $$"]);
     let failure = failure(outcome);
     assert_eq!(
@@ -103,8 +104,22 @@ fn one_that_follows_is_not_the_first() {
 }
 
 #[test]
+fn of_mpirun_the_rank_that_failed_itself_is_named() {
+    let mut command = Command::new("sh");
+    let says = |rank: usize, words: &str| format!("echo \"[1,{rank}]<stderr>:error: {words}\" >&2");
+    let followed = says(0, &format!("{FOLLOWING}lost rank 1"));
+    command.args(["-c", &format!("{followed}; {}; exit 2", says(1, "no data"))]);
+    let who = Who::Mpirun(Flavor::OpenMpi);
+    let screen = Screen::new(std::io::sink(), std::io::sink());
+    let outcome = supervise(vec![Start { who, command }], &QUICK, &screen, || None);
+    let failure = failure(outcome);
+    assert_eq!(failure.to_string(), "rank 1: no data");
+    assert_eq!(failure.code(), 2);
+}
+
+#[test]
 fn one_that_hangs_is_named_by_those_that_followed() {
-    let follow = format!("echo 'error: rank 1 is late' >&2; exit {FOLLOWED}");
+    let follow = format!("echo \"error: {FOLLOWING}rank 1 is late\" >&2; exit {FOLLOWED}");
     // A stopped process gets no SIGTERM.
     let (outcome, ..) = run(&[&follow, "kill -STOP $$; sleep 60"]);
     let failure = failure(outcome);

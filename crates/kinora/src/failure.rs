@@ -58,7 +58,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Followed { text, .. } => f.write_str(text),
+            Failure::Followed { text, .. } if text.is_empty() => Ok(()),
+            Failure::Followed { text, .. } => write!(f, "{}{text}", kinora_launch::FOLLOWING),
             Failure::Launched(error) => error.fmt(f),
             Failure::Input(error) | Failure::Run(error) => {
                 let mut text = error.to_string();

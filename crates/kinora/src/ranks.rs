@@ -196,11 +196,11 @@ impl Ranks<'_> {
         });
         match outcome {
             Ok(result) => Ok((rank == 0).then_some(result)),
-            Err(failure) if follows(rank, &failure) => {
-                let text = Failure::from(failure).to_string();
-                let mine = format!("rank {rank}: ");
-                Err(joined.after(text.strip_prefix(&mine).unwrap_or(&text).to_string()))
-            }
+            Err(failure) if follows(rank, &failure) => Err(joined.after(match failure.what {
+                What::Error(error) => error.to_string(),
+                What::Comm(error) => error.to_string(),
+                What::Panic(text) => text,
+            })),
             Err(failure) => Err(failure.into()),
         }
     }
