@@ -45,6 +45,7 @@ fn every_verb_explains_itself() {
         ("data inspect", &["<CONFIG>", "--set", "--json"]),
         ("inspect", &["<RUN>", "--json"]),
         ("doctor", &["--json"]),
+        ("launch", &["--ranks", "--mpi", "--hosts", "mpirun -n 2"]),
     ] {
         let parts: Vec<&str> = verb.split(' ').collect();
         let help = place.succeed(&[&parts[..], &["--help"]].concat());

@@ -35,6 +35,9 @@ pub(crate) fn program() -> &'static Path {
             build
                 .args(["build", "--quiet", "--package", "kinora", "--target-dir"])
                 .arg(target);
+            if cfg!(feature = "mpi") {
+                build.args(["--features", "mpi"]);
+            }
             if profile.file_name() == Some(OsStr::new("release")) {
                 build.arg("--release");
             }
@@ -82,6 +85,27 @@ impl Running {
                 RUN.as_secs()
             );
             thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits for its end; its exit code, unless a signal ended it.
+    pub(crate) fn end_within(mut self, limit: Duration) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child can be asked") {
+                return status.code();
+            }
+            assert!(
+                began.elapsed() < limit,
+                "it still runs after {} s",
+                limit.as_secs()
+            );
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -189,6 +213,17 @@ impl Place {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        Running(command.spawn().expect("the program can be started"))
+    }
+
+    /// Starts it, with what it says on the standard error going to a file.
+    pub(crate) fn start_into(&self, args: &[&str], file: &str) -> Running {
+        let file = fs::File::create(self.at(file)).unwrap();
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file);
         Running(command.spawn().expect("the program can be started"))
     }
 

@@ -61,7 +61,10 @@ fn tensors_go_over_nccl_as_they_are() {
         }
         if started.elapsed() > 3 * DEADLINE {
             child.kill().unwrap();
-            panic!("the tests on the stand-in have not ended in {:?}", 3 * DEADLINE);
+            panic!(
+                "the tests on the stand-in have not ended in {:?}",
+                3 * DEADLINE
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     };

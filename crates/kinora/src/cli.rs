@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Train and run flow-matching video transformers, on one CPU or sharded.
@@ -9,7 +10,7 @@ use std::path::PathBuf;
     version,
     after_help = "\
 Exit codes: 0 done, 1 something failed on the way, 2 the input does not work,
-70 a rank hung and had to be ended.
+70 a rank hung and had to be ended. Of launched ranks: the code of the first that failed.
 
 Start here:  kinora train configs/quickstart.toml"
 )]
@@ -26,6 +27,8 @@ pub(crate) enum Verb {
     Generate(Generate),
     /// Score a run's videos with rules that need no learning
     Eval(Eval),
+    /// Start the ranks of train, generate or eval as processes, here or on several machines
+    Launch(Launch),
     /// Show the mesh, how each weight is cut, and the bytes per rank, without starting anything
     Plan(Plan),
     /// Prove that the plan computes what one rank does: a small model of the same cut, sharded and whole
@@ -115,6 +118,41 @@ pub(crate) struct Eval {
     /// Show no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without launch, ranks are threads of one process. Launched, each is a process of its own, with the
+same results. Lines are printed with the rank before them, but for the results of rank 0. When a
+rank fails, the others are ended, and the exit code is its own; when the launcher is ended, so are
+all ranks.
+
+  kinora launch train configs/quickstart.toml             as many ranks as the mesh holds, here
+  kinora launch -n 2 generate runs/quickstart -p TEXT -o a.mp4
+  kinora launch --mpi train configs/quickstart.toml       started and connected by MPI
+  kinora launch --hosts a,b -n 4 train big.toml           4 ranks on each of two machines
+  mpirun -n 2 kinora train configs/quickstart.toml        the same without launch
+
+For MPI the program must be built with --features mpi. On other machines it must lie at the same
+path, and all must see the same run and data folders.")]
+pub(crate) struct Launch {
+    /// How many ranks to start, with --hosts on each; without it, as many as the mesh holds
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) ranks: Option<usize>,
+    /// Let mpirun start and connect the ranks
+    #[arg(long)]
+    pub(crate) mpi: bool,
+    /// Start ranks on these machines, by mpirun
+    #[arg(long, value_name = "HOST,HOST", value_delimiter = ',')]
+    pub(crate) hosts: Vec<String>,
+    /// What every rank runs: train, generate or eval, with its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "VERB"
+    )]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]

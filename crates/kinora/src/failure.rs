@@ -16,6 +16,15 @@ pub(crate) enum Failure {
     Input(anyhow::Error),
     /// Something went wrong on the way: exit code 1.
     Run(anyhow::Error),
+    /// Another process failed, and this one, a rank, has ended because of it.
+    Followed {
+        /// The exit code.
+        code: u8,
+        /// What this rank has seen of it; empty if the other says all that there is to say.
+        text: String,
+    },
+    /// Ranks that were launched have failed; the exit code is theirs.
+    Launched(kinora_launch::LaunchError),
 }
 
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -32,9 +41,16 @@ impl Failure {
     }
 
     pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.number())
+    }
+
+    /// The number of the exit code.
+    pub(crate) fn number(&self) -> u8 {
         match self {
-            Failure::Input(_) => ExitCode::from(2),
-            Failure::Run(_) => ExitCode::from(1),
+            Failure::Input(_) => 2,
+            Failure::Run(_) => 1,
+            Failure::Followed { code, .. } => *code,
+            Failure::Launched(error) => error.code(),
         }
     }
 }
@@ -42,6 +58,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Failure::Followed { text, .. } if text.is_empty() => Ok(()),
+            Failure::Followed { text, .. } => write!(f, "{}{text}", kinora_launch::FOLLOWING),
+            Failure::Launched(error) => error.fmt(f),
             Failure::Input(error) | Failure::Run(error) => {
                 let mut text = error.to_string();
                 // Many errors name their cause themselves.
@@ -75,6 +94,12 @@ pub(crate) trait OrRun<T> {
 impl<T, E: Into<anyhow::Error>> OrRun<T> for Result<T, E> {
     fn or_run(self) -> Outcome<T> {
         self.map_err(|error| Failure::Run(error.into()))
+    }
+}
+
+impl From<kinora_launch::LaunchError> for Failure {
+    fn from(error: kinora_launch::LaunchError) -> Self {
+        Failure::Launched(error)
     }
 }
 
@@ -131,8 +156,8 @@ impl From<RankFailure<TrainError>> for Failure {
         let RankFailure { rank, what, stuck } = failure;
         match what {
             What::Error(error) => match Failure::from(error) {
-                Failure::Input(error) => Failure::Input(error),
                 Failure::Run(error) => Failure::Run(error.context(format!("rank {rank}"))),
+                other => other,
             },
             what => Failure::run(
                 RankFailure::<String> {

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod device;
 mod failure;
+mod launched;
 mod ranks;
 mod run;
 mod verbs;
@@ -23,12 +24,17 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match verbs::dispatch(cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Whoever closed the standard error wants no words; the exit code remains.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
-            failure.code()
-        }
+    let here = ranks::Here::default();
+    let Err(failure) = verbs::dispatch(cli::Cli::parse(), &here) else {
+        return ExitCode::SUCCESS;
+    };
+    let words = failure.to_string();
+    if !words.is_empty() {
+        // In one piece, as several processes may share a terminal. Whoever closed the standard error
+        // wants no words; the exit code remains.
+        let _ = std::io::stderr().write_all(format!("error: {words}\n").as_bytes());
     }
+    // Parting from the other ranks may take a while, or end this process.
+    drop(here);
+    failure.code()
 }

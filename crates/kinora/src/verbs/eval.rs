@@ -2,8 +2,9 @@
 
 use super::{console, json};
 use crate::cli::Eval;
+use crate::config::read_run;
 use crate::failure::{Failure, OrRun, Outcome};
-use crate::ranks::on_ranks;
+use crate::ranks::{Here, Ranks};
 use crate::run::Trained;
 use crate::verbs::generate::writable;
 use crate::whole;
@@ -37,8 +38,10 @@ struct Report {
     seen: Score,
 }
 
-pub(crate) fn eval(args: &Eval) -> Outcome {
-    let trained = Trained::open(&args.run, &args.changes.set, "eval")?;
+pub(crate) fn eval(args: &Eval, here: &Here) -> Outcome {
+    let config = read_run(&args.run, &args.changes.set)?;
+    let ranks = here.ranks(&config)?;
+    let trained = ranks.busy(|| Trained::open(&args.run, &args.changes.set, "eval"))?;
     let shapes = trained
         .config
         .need(&trained.config.shapes, "shapes", "eval")?
@@ -52,22 +55,22 @@ pub(crate) fn eval(args: &Eval) -> Outcome {
         writable(sheet)?;
     }
     let world = shapes.world();
-    let calibration = calibrate(&world, 200, args.seed).or_run()?;
-    for (name, rate) in calibration.rates() {
-        if rate.share() < CALIBRATED && name != "all" {
-            return Err(Failure::run(format!(
-                "the checker reads {name} of real clips right in {:.1} % only, so it cannot judge others\n  help: shapes need frames of at least 32x32",
-                100.0 * rate.share()
-            )));
-        }
-    }
+    let calibration = ranks.first(|| {
+        let calibration = calibrate(&world, 200, args.seed).or_run()?;
+        trustworthy(&calibration)?;
+        Ok(calibration)
+    })?;
     let step = trained.checkpoint.step();
     let trained = Arc::new(trained);
     let shown = console(args.quiet);
     let ask = |split| prompts(Kind::Video, split, args.prompts, args.seed);
     let (held, seen) = (ask(Split::Held), ask(Split::Seen));
     let all: Vec<Prompt> = held.iter().chain(&seen).cloned().collect();
-    let videos = sample(&trained, all, args.seed, shown)?;
+    let videos = sample(&ranks, &trained, all, args.seed, shown)?;
+    // The process that leads has both.
+    let (Some(calibration), Some(videos)) = (calibration, videos) else {
+        return Ok(());
+    };
     let (held_videos, seen_videos) = videos.split_at(held.len());
     let report = Report {
         run: args.run.display().to_string(),
@@ -91,6 +94,19 @@ pub(crate) fn eval(args: &Eval) -> Outcome {
             .map(|(prompt, clip)| (prompt.caption.clone(), clip.clone()))
             .collect();
         whole::write(path, &contact_sheet(&rows, 8, 2).or_run()?).or_run()?;
+    }
+    Ok(())
+}
+
+/// Refuses a checker that misreads real clips.
+fn trustworthy(calibration: &Score) -> Outcome {
+    for (name, rate) in calibration.rates() {
+        if rate.share() < CALIBRATED && name != "all" {
+            return Err(Failure::run(format!(
+                "the checker reads {name} of real clips right in {:.1} % only, so it cannot judge others\n  help: shapes need frames of at least 32x32",
+                100.0 * rate.share()
+            )));
+        }
     }
     Ok(())
 }
@@ -121,14 +137,14 @@ fn score(prompts: &[Prompt], videos: &[Clip]) -> Score {
 
 /// A video for each prompt, in order.
 fn sample(
+    ranks: &Ranks<'_>,
     trained: &Arc<Trained>,
     prompts: Vec<Prompt>,
     seed: u64,
     console: Console,
-) -> Outcome<Vec<Clip>> {
-    let config = trained.config.clone();
+) -> Outcome<Option<Vec<Clip>>> {
     let trained = trained.clone();
-    on_ranks(&config, trained.devices, move |sharding, device| {
+    ranks.run(trained.devices, move |sharding, device| {
         let model = trained.model(&sharding, &device)?;
         let sampler = Sampler {
             model: &model,
@@ -152,7 +168,7 @@ fn sample(
                 }
             });
             if sharding.rank() == 0 {
-                videos.extend(trained.decode(latents));
+                videos.extend(sharding.world().busy(|| trained.decode(latents)));
             }
         }
         Ok(videos)

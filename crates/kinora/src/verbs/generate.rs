@@ -2,8 +2,9 @@
 
 use super::console;
 use crate::cli::Generate;
+use crate::config::read_run;
 use crate::failure::{Failure, OrInput, OrRun, Outcome};
-use crate::ranks::on_ranks;
+use crate::ranks::Here;
 use crate::run::Trained;
 use crate::whole;
 use burn::tensor::{Device, Tensor};
@@ -27,10 +28,12 @@ enum Kind {
     Jpeg,
 }
 
-pub(crate) fn generate(args: &Generate) -> Outcome {
+pub(crate) fn generate(args: &Generate, here: &Here) -> Outcome {
     let started = Instant::now();
     let kind = kind(&args.out)?;
-    let mut trained = Trained::open(&args.run, &args.changes.set, "generate")?;
+    let config = read_run(&args.run, &args.changes.set)?;
+    let ranks = here.ranks(&config)?;
+    let mut trained = ranks.busy(|| Trained::open(&args.run, &args.changes.set, "generate"))?;
     if let Some(steps) = args.steps {
         trained.sample.schedule = trained.sample.schedule.with_steps(steps);
     }
@@ -55,11 +58,13 @@ pub(crate) fn generate(args: &Generate) -> Outcome {
         kind,
     };
     let trained = Arc::new(trained);
-    let config = trained.config.clone();
-    on_ranks(&config, trained.devices, move |sharding, device| {
+    let done = ranks.run(trained.devices, move |sharding, device| {
         let rank_zero = sharding.rank() == 0;
         job.run(&trained, (sharding, &device), rank_zero.then_some(shown))
     })?;
+    if done.is_none() {
+        return Ok(());
+    }
     say!(
         "wrote {} in {:.1} s",
         args.out.display(),

@@ -12,6 +12,7 @@ mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+pub(crate) mod launch;
 mod plan;
 mod train;
 mod verify;
@@ -20,16 +21,18 @@ pub(crate) use doctor::cuda_parts;
 
 use crate::cli::{Cli, Verb};
 use crate::failure::Outcome;
+use crate::ranks::Here;
 use kinora_track::Console;
 use std::io::Write;
 
-pub(crate) fn dispatch(cli: Cli) -> Outcome {
+pub(crate) fn dispatch(cli: Cli, here: &Here) -> Outcome {
     match cli.verb {
-        Verb::Train(args) => train::train(&args),
-        Verb::Generate(args) => generate::generate(&args),
-        Verb::Eval(args) => eval::eval(&args),
+        Verb::Train(args) => train::train(&args, here),
+        Verb::Generate(args) => generate::generate(&args, here),
+        Verb::Eval(args) => eval::eval(&args, here),
+        Verb::Launch(args) => launch::launch(&args),
         Verb::Plan(args) => plan::plan(&args),
-        Verb::Verify(args) => verify::verify(&args),
+        Verb::Verify(args) => verify::verify(&args, here),
         Verb::Data(args) => data::data(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Doctor(args) => doctor::doctor(&args),

@@ -2,50 +2,59 @@
 
 use super::console;
 use crate::cli::Train;
-use crate::config::{RunConfig, read, read_run};
+use crate::config::{AutoencoderSection, RunConfig, read, read_run};
 use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, OrRun, Outcome};
-use crate::ranks::on_ranks;
+use crate::ranks::Here;
 use crate::whole;
 use crate::{autoencoder, verbs::data::make_if_missing};
 use burn::tensor::{DType, Device};
 use kinora_ckpt::latest;
-use kinora_data::{Bucket, Catalog};
+use kinora_data::{Bucket, Catalog, DataConfig};
 use kinora_generate::{SampleConfig, Sampler, clips};
 use kinora_media::{Clip, Mp4Writer, contact_sheet};
 use kinora_mesh::MeshAxis;
 use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Autoencoder, Pca};
+use kinora_models::bytes::BytesConfig;
 use kinora_shard::Sharding;
 use kinora_track::Console;
-use kinora_train::{Hooks, Run, checkpoints, resumable};
+use kinora_train::{Hooks, Run, TrainConfig, checkpoints, resumable};
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) fn train(args: &Train) -> Outcome {
+pub(crate) fn train(args: &Train, here: &Here) -> Outcome {
     let config = read(&args.config.config, &args.config.changes.set)?;
     config.plan.check_training(&config.mesh).or_input()?;
     let devices = RankDevices::open(&config)?;
-    let console = console(args.quiet);
+    let wanted = Wanted::of(&config)?;
+    let ranks = here.ranks(&config)?;
+    let console = console(args.quiet || !ranks.lead());
     let out = config.run.out.clone();
-    let (run, preview, _lock) = prepare(&config, console)?;
-    let (mesh, cores) = (
-        config.mesh,
-        std::thread::available_parallelism().map_or(1, usize::from),
-    );
-    if !args.quiet {
+    let claimed = ranks.first(|| claim(&config, &wanted, console))?;
+    let (catalog, pca, _lock) = match claimed {
+        Some(claimed) => (claimed.catalog, claimed.pca, Some(claimed.lock)),
+        // The first process has made them.
+        None => {
+            let (catalog, pca) = ranks.busy(|| open(&config, &wanted))?;
+            (catalog, pca, None)
+        }
+    };
+    let (run, preview) = ready(&config, wanted, (catalog, Arc::new(pca)), console)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if !args.quiet && ranks.lead() {
         // Progress is for whoever looks; nobody has to.
         let _ = writeln!(
             std::io::stderr(),
-            "training on {} ({} ranks as threads, {cores} cores) into {}",
-            mesh,
-            mesh.ranks(),
+            "training on {} ({}, {cores} cores) into {}",
+            config.mesh,
+            ranks.describe(),
             out.display()
         );
     }
-    let outcome = on_ranks(&config, devices, move |sharding, device| {
+    let outcome = ranks.run(devices, move |sharding, device| {
         let preview = Preview {
             device: device.clone(),
             ..preview.clone()
@@ -56,6 +65,9 @@ pub(crate) fn train(args: &Train) -> Outcome {
         };
         kinora_train::train(&run, &sharding, &preview)
     })?;
+    let Some(outcome) = outcome else {
+        return Ok(());
+    };
     let folder = out.display();
     if outcome.step == outcome.from {
         say!("{folder} is already trained to step {}", outcome.step);
@@ -96,38 +108,63 @@ fn suggestion(config: &RunConfig) -> String {
     )
 }
 
-/// Everything that can fail before the ranks start.
-fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)> {
-    let need = "train";
-    let train = config.need(&config.train, "train", need)?.clone();
-    let data = config.need(&config.data, "data", need)?.clone();
-    let text = config.need(&config.text, "text", need)?.clone();
-    let section = config
-        .need(&config.autoencoder, "autoencoder", need)?
-        .clone();
-    let sample = match (&config.sample, train.preview_every) {
-        (Some(sample), _) => sample.clone(),
-        (None, 0) => SampleConfig {
-            schedule: kinora_flow::Schedule::Linear { steps: 1 },
-            guidance: 1.0,
-            overlap: 1,
-        },
-        (None, _) => config
-            .need(&config.sample, "sample", "train with previews")?
-            .clone(),
-    };
+/// What training needs of a configuration.
+struct Wanted {
+    train: TrainConfig,
+    data: DataConfig,
+    text: BytesConfig,
+    autoencoder: AutoencoderSection,
+    sample: SampleConfig,
+}
+
+impl Wanted {
+    fn of(config: &RunConfig) -> Outcome<Self> {
+        let need = "train";
+        let train = config.need(&config.train, "train", need)?.clone();
+        let data = config.need(&config.data, "data", need)?.clone();
+        let text = config.need(&config.text, "text", need)?.clone();
+        let autoencoder = config.need(&config.autoencoder, "autoencoder", need)?;
+        let sample = match (&config.sample, train.preview_every) {
+            (Some(sample), _) => sample.clone(),
+            (None, 0) => SampleConfig {
+                schedule: kinora_flow::Schedule::Linear { steps: 1 },
+                guidance: 1.0,
+                overlap: 1,
+            },
+            (None, _) => config
+                .need(&config.sample, "sample", "train with previews")?
+                .clone(),
+        };
+        Ok(Self {
+            train,
+            data,
+            text,
+            autoencoder: autoencoder.clone(),
+            sample,
+        })
+    }
+}
+
+/// A run's folder, with what all ranks need in it.
+struct Claimed {
+    catalog: Arc<Catalog>,
+    pca: Pca,
+    lock: File,
+}
+
+/// Everything that one process alone does, and that can fail before the ranks start.
+fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claimed> {
     let out = &config.run.out;
     own_folder(out)?;
     same_run(out, config)?;
     if let Some(shapes) = &config.shapes {
-        make_if_missing(shapes, &data.paths[0], console)?;
+        make_if_missing(shapes, &wanted.data.paths[0], console)?;
     }
-    let catalog = Arc::new(Catalog::open(&data)?);
+    let catalog = Arc::new(Catalog::open(&wanted.data)?);
     // Here, where no rank waits: reading it all again takes as long as it takes.
     if let Some(checkpoint) = resumable(out, &catalog)? {
         checkpoint.verify()?;
     }
-    let device = host();
     fs::create_dir_all(out).or_run()?;
     let lock = lock(out)?;
     whole::write(
@@ -135,41 +172,54 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)
         toml::to_string(config).or_run()?.as_bytes(),
     )
     .or_run()?;
-    let pca = Arc::new(autoencoder::read_or_fit(
-        out, &section, &catalog, &device, console,
-    )?);
-    let bucket = *data
-        .buckets
-        .iter()
-        .find(|bucket| !bucket.is_image())
-        .unwrap_or(&data.buckets[0]);
+    let device = host();
+    let section = &wanted.autoencoder;
+    let pca = autoencoder::read_or_fit(out, section, &catalog, &device, console)?;
+    Ok(Claimed { catalog, pca, lock })
+}
+
+/// What the first process has made, as the others see it.
+fn open(config: &RunConfig, wanted: &Wanted) -> Outcome<(Arc<Catalog>, Pca)> {
+    let catalog = Arc::new(Catalog::open(&wanted.data)?);
+    let pca = autoencoder::read(&config.run.out, &wanted.autoencoder, &host())?;
+    Ok((catalog, pca))
+}
+
+fn ready(
+    config: &RunConfig,
+    wanted: Wanted,
+    (catalog, pca): (Arc<Catalog>, Arc<Pca>),
+    console: Console,
+) -> Outcome<(Run, Preview)> {
+    let buckets = &wanted.data.buckets;
+    let moving = buckets.iter().find(|bucket| !bucket.is_image());
     let preview = Preview {
         prompts: config
             .preview
             .clone()
             .map_or(vec![], |preview| preview.prompts),
-        sample,
+        sample: wanted.sample,
         pca: pca.clone(),
-        bucket,
+        bucket: *moving.unwrap_or(&buckets[0]),
         fps: config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps),
-        folder: out.join("previews"),
+        folder: config.run.out.join("previews"),
         seed: config.run.seed,
-        device: device.clone(),
+        device: host(),
         dtype: config.run.dtype.precision().stored,
     };
     let run = Run {
-        dir: out.clone(),
-        config: train,
+        dir: config.run.out.clone(),
+        config: wanted.train,
         video: config.video()?,
-        text,
+        text: wanted.text,
         seed: config.run.seed,
         catalog,
         autoencoder: pca,
-        device,
+        device: host(),
         precision: config.run.dtype.precision(),
         console,
     };
-    Ok((run, preview, lock))
+    Ok((run, preview))
 }
 
 /// Held for as long as the run writes: two at once would destroy each other's records.

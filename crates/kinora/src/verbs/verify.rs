@@ -5,7 +5,7 @@ use crate::cli::Verify;
 use crate::config::{RunConfig, read};
 use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, Outcome};
-use crate::ranks::on_ranks;
+use crate::ranks::Here;
 use burn::tensor::DType;
 use kinora_comm::HostBuffer;
 use kinora_comm::local::{self, World};
@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
+// What the bar says.
+const WORK: &str = "verifying: one rank, all ranks, comparison";
 // A rank may compute for long while its peers wait: many threads share few cores.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -56,7 +58,7 @@ struct Report {
     samples: Option<String>,
 }
 
-pub(crate) fn verify(args: &Verify) -> Outcome {
+pub(crate) fn verify(args: &Verify, here: &Here) -> Outcome {
     let config = read(&args.config.config, &args.config.changes.set)?;
     let mesh = if args.here {
         config.mesh
@@ -75,22 +77,30 @@ pub(crate) fn verify(args: &Verify) -> Outcome {
         (DType::F64, _) => Tolerance::F64,
         _ => Tolerance::F32,
     };
-    let bar = console(args.quiet).progress(3, "verifying: one rank, all ranks, comparison");
-    let findings = if args.here {
-        let devices = RankDevices::open(&config)?;
-        on_ranks(&config, devices, move |sharding, device| {
+    let devices = RankDevices::open(&config)?;
+    let bar = |lead: bool| console(args.quiet || !lead).progress(3, WORK);
+    let (bar, findings) = if args.here {
+        let ranks = here.ranks(&config)?;
+        let bar = bar(ranks.lead());
+        let findings = ranks.run(devices, move |sharding, device| {
             let case = Case {
                 device,
                 ..case.clone()
             };
             // Each process computes the whole by itself; it is small.
-            let whole = record(&case, &Sharding::single())?;
+            let world = sharding.world();
+            let whole = world.busy(|| record(&case, &Sharding::single()))?;
             found(&case, &sharding, &whole, tolerance)
-        })?
+        })?;
+        let Some(findings) = findings else {
+            return Ok(());
+        };
+        (bar, findings)
     } else {
+        let bar = bar(true);
         let whole = one_rank(&case)?;
         bar.advance(1);
-        many_ranks(&case, mesh, &plan, whole, tolerance)?
+        (bar, many_ranks(&case, mesh, &plan, whole, tolerance)?)
     };
     bar.advance(1);
     let report = report(&config, mesh, precision, tolerance, findings);
