@@ -40,7 +40,7 @@ pub use memory::{Memory, Phase, Use};
 pub use model::Model;
 pub use presets::{BytesSizes, MovieGenSizes};
 pub use row::{Behind, Row};
-pub use search::search;
+pub use search::{search, search_jobs};
 pub use wire::Kind;
 
 use crate::{Axis, PlanError};

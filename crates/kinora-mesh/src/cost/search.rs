@@ -16,11 +16,24 @@ pub fn search(
     hardware: &Hardware,
     gpus: usize,
 ) -> Vec<(Arrangement, Estimate)> {
+    search_jobs(anatomy, job, hardware, gpus, |_| Some(job.clone()))
+}
+
+/// [`search`] where the job depends on the arrangement, as the samples of a micro-batch do; one that
+/// has no job is left out. `job` says what kind of job all of them are.
+pub fn search_jobs(
+    anatomy: &Anatomy,
+    job: &Job,
+    hardware: &Hardware,
+    gpus: usize,
+    job_of: impl Fn(&Arrangement) -> Option<Job>,
+) -> Vec<(Arrangement, Estimate)> {
     let model = Model::new(anatomy);
     let mut found: Vec<(Arrangement, Estimate)> = candidates(anatomy, job, gpus)
         .into_iter()
         .filter_map(|arrangement| {
-            let estimate = model.estimate(job, hardware, &arrangement, 0).ok()?;
+            let job = job_of(&arrangement)?;
+            let estimate = model.estimate(&job, hardware, &arrangement, 0).ok()?;
             estimate.fits.then_some((arrangement, estimate))
         })
         .collect();
