@@ -289,7 +289,7 @@ fn print_movie_gen() {
         ),
         ("lengths as in its buckets", &mixed[..], Recompute::All),
         (
-            "and only so many blocks recomputed as memory asks",
+            "and only so many blocks recomputed as memory asks, which Kinora cannot where weights are cut",
             &mixed[..],
             Recompute::Least,
         ),

@@ -145,6 +145,7 @@ impl Ledger<'_> {
             collective,
             axes: axes.to_vec(),
             ranks,
+            stride: 1,
             calls,
             payload: calls * one.payload,
             ring: calls * one.ring,
@@ -381,6 +382,7 @@ impl Ledger<'_> {
             );
             if let Some(row) = self.rows.last_mut().filter(|row| row.what == what) {
                 row.calls *= hops as u64;
+                row.stride = ulysses;
             }
         }
     }
