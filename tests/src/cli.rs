@@ -28,7 +28,19 @@ fn every_verb_explains_itself() {
             "eval",
             &["<RUN>", "--prompts", "--seed", "--sheet", "--json"],
         ),
-        ("plan", &["<CONFIG>", "--set", "--json"]),
+        (
+            "plan",
+            &[
+                "<CONFIG>",
+                "--set",
+                "--gpus",
+                "--hardware",
+                "--search",
+                "--generate",
+                "--weights",
+                "--json",
+            ],
+        ),
         ("data", &["make", "inspect"]),
         ("data make", &["shapes"]),
         (
@@ -229,8 +241,9 @@ fn the_30b_plan_takes_seconds_and_little_memory() {
     let config = xtask::repo::root().join("configs/movie-gen-30b.toml");
     // The weights alone are 117 GB; the shell allows the program 4.
     let limited = |json: &str| {
-        let script =
-            format!("ulimit -v 4000000 && exec \"$0\" plan \"$1\" --set mesh.replicate=2 {json}");
+        let script = format!(
+            "ulimit -v 4000000 && exec \"$0\" plan \"$1\" --set mesh.replicate=2 --weights {json}"
+        );
         let mut shell = Command::new("sh");
         shell
             .args(["-c", &script])
@@ -289,4 +302,123 @@ fn the_30b_plan_takes_seconds_and_little_memory() {
         assert_eq!(rank["bytes"], 5 * 4 * (layers / 8 + sum(&whole)));
     }
     assert_eq!(place.holds(), ["smoke.toml"]);
+}
+
+fn plan(place: &Place, args: &[&str]) -> Value {
+    let text = place.succeed(&[&["plan"], args, &["--json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn a_plan_shows_memory_messages_and_time() {
+    let place = Place::new();
+    let text = place.succeed(&["plan", "smoke.toml"]);
+    for words in [
+        "mesh: tp 2 (2 ranks, 1 data groups)",
+        "estimates for cpu",
+        "optimizer",
+        "fits",
+        "tokens into cut layers",
+        "reduce-scatter",
+        "a step takes",
+        "MFU",
+        "assumed:",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+    // Weights, two moments, their average and the gradient, of four bytes each, as --weights counts.
+    let weights = plan(&place, &["smoke.toml", "--weights"]);
+    let elements = weights["ranks_bytes"][0]["elements"].as_u64().unwrap();
+    let report = plan(&place, &["smoke.toml"]);
+    let bytes = report["estimate"]["memory"]["phases"][0]["bytes"].as_array();
+    let of = |name: &str| {
+        let mut bytes = bytes.unwrap().iter();
+        let found = bytes.find(|entry| entry[0] == name);
+        found.unwrap_or_else(|| panic!("no {name}: {report}"))[1].as_u64()
+    };
+    for (name, copies) in [
+        ("weights", 4),
+        ("gradients", 4),
+        ("optimizer", 8),
+        ("average", 4),
+    ] {
+        assert_eq!(of(name), Some(copies * elements), "{name}");
+    }
+    assert_eq!(report["parameters"], weights["parameters"]);
+    let sampled = plan(&place, &["smoke.toml", "--generate"]);
+    assert_eq!(sampled["job"]["generation"]["steps"], 4);
+    assert_eq!(place.holds(), ["smoke.toml"]);
+}
+
+#[test]
+fn a_plan_is_scaled_to_gpus_or_says_what_fits() {
+    let place = Place::new();
+    let eight = plan(&place, &["smoke.toml", "--gpus", "8"]);
+    assert_eq!(eight["mesh"], "replicate 4 x tp 2");
+    assert_eq!(eight["hardware"], "h100-sxm");
+    assert_eq!(eight["job"]["training"]["batch"], 2);
+    let named = plan(&place, &["smoke.toml", "--gpus", "8", "--hardware", "h20"]);
+    assert_eq!(named["hardware"], "h20");
+    let file = xtask::repo::root().join("configs/hardware/gb200.toml");
+    let file = file.to_str().unwrap();
+    let read = plan(&place, &["smoke.toml", "--hardware", file]);
+    assert_eq!(read["hardware"], "gb200");
+    for (args, words) in [
+        (
+            &["--gpus", "7"][..],
+            &["--gpus 7", "is 2 ranks", "help: use 6 or 8"][..],
+        ),
+        (&["--gpus", "1"], &["--gpus 1", "help: use 2"]),
+        (&["--gpus", "6"], &["batch of 8", "3 data groups", "help: "]),
+        (&["--hardware", "h101"], &["h101", "help: ", "h100-sxm"]),
+        (
+            &["--hardware", "absent.toml"],
+            &["absent.toml cannot be read", "help: "],
+        ),
+        (
+            &["--generate", "--gpus", "4"],
+            &["--gpus", "help: add --search"],
+        ),
+    ] {
+        place.refuse(&[&["plan", "smoke.toml"], args].concat(), words);
+    }
+}
+
+/// What a search prints for a configuration is one, and costs what the search said.
+#[test]
+fn the_tables_of_a_search_can_be_pasted() {
+    let place = Place::new();
+    let args = ["smoke.toml", "--search", "--gpus", "4"];
+    let text = place.succeed(&[&["plan"], &args[..]].concat());
+    let tables = &text[text.find("[mesh]").expect("a table")..];
+    let tables = &tables[..tables.find("assumed:").expect("what was assumed")];
+    let smoke = fs::read_to_string(place.at("smoke.toml")).unwrap();
+    let (before, after) = (
+        smoke.find("[mesh]").unwrap(),
+        smoke.find("[model]").unwrap(),
+    );
+    let pasted = [&smoke[..before], tables, &smoke[after..]].concat();
+    fs::write(place.at("pasted.toml"), pasted).unwrap();
+    let found = plan(&place, &args);
+    let best = &found["best"][0];
+    let own = plan(&place, &["pasted.toml", "--hardware", "h100-sxm"]);
+    assert_eq!(own["ranks"], 4, "{tables}");
+    for key in ["step_seconds", "memory", "traffic"] {
+        assert_eq!(
+            own["estimate"][key], best["estimate"][key],
+            "{key}: {tables}"
+        );
+    }
+    let seconds = |row: &Value| row["estimate"]["step_seconds"].as_f64().unwrap();
+    let times: Vec<f64> = found["best"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(seconds)
+        .collect();
+    assert!(times.len() > 1 && times.is_sorted(), "{times:?}");
+    place.refuse(
+        &["plan", "smoke.toml", "--search", "--gpus", "0"],
+        &["--gpus 0", "help: "],
+    );
 }

@@ -14,4 +14,5 @@ mod parallel;
 mod program;
 mod resume;
 mod tidy;
+mod traffic;
 mod whole_run;

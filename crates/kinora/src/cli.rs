@@ -29,7 +29,7 @@ pub(crate) enum Verb {
     Eval(Eval),
     /// Start the ranks of train, generate or eval as processes, here or on several machines
     Launch(Launch),
-    /// Show the mesh, how each weight is cut, and the bytes per rank, without starting anything
+    /// Estimate the memory, messages and time of a mesh and plan, without starting anything
     Plan(Plan),
     /// Prove that the plan computes what one rank does: a small model of the same cut, sharded and whole
     Verify(Verify),
@@ -159,6 +159,22 @@ pub(crate) struct Launch {
 pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+    /// Ranks: the configured mesh with more or fewer data groups
+    #[arg(long, value_name = "N")]
+    pub(crate) gpus: Option<usize>,
+    /// The device: a name of configs/hardware, or a file like those; cpu is the default for up to
+    /// eight ranks of the configuration, h100-sxm for more and with --gpus
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hardware: Option<String>,
+    /// Rank the plans of as many ranks that fit in memory, and print the fastest for the configuration
+    #[arg(long)]
+    pub(crate) search: bool,
+    /// Estimate the generation of one sample, instead of a training step
+    #[arg(long)]
+    pub(crate) generate: bool,
+    /// Show how each weight is cut, over which ranks its gradient is summed, and the bytes of each rank
+    #[arg(long, conflicts_with = "search")]
+    pub(crate) weights: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,10 +1,10 @@
 //! What others published, and the jobs and plans that they ran.
 
 use kinora_mesh::cost::{
-    Anatomy, Arrangement, Context, Decode, Decoder, Dtype, Dtypes, Estimate, Generation, Guidance,
-    Habits, Hardware, Job, Recompute, Residence, TextEncoder, Training, estimate,
+    Anatomy, Arrangement, Decode, Decoder, Dtype, Dtypes, Estimate, Generation, Guidance, Habits,
+    Hardware, Job, Recompute, Residence, TextEncoder, Training, estimate,
 };
-use kinora_mesh::{Mesh, MeshAxis, Plan};
+use kinora_mesh::{ContextAttention, Mesh, MeshAxis, Plan};
 
 pub(crate) const GIB: f64 = (1_u64 << 30) as f64;
 
@@ -20,7 +20,7 @@ pub(crate) struct Wan {
     pub(crate) steps: usize,
     // The image encoder and its text half, 1.19 billion numbers of 16 bits; 0 for text to video.
     pub(crate) other: usize,
-    pub(crate) context: Context,
+    pub(crate) attention: ContextAttention,
     pub(crate) published: [(f64, f64); 4],
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn wan_table() -> Vec<Wan> {
         latent: hd,
         steps: 50,
         other: 0,
-        context: Context::Ulysses,
+        attention: ContextAttention::ULYSSES,
         published,
     };
     let image = |device, published| Wan {
@@ -84,7 +84,7 @@ pub(crate) fn wan_table() -> Vec<Wan> {
             steps: 50,
             other: 0,
             // Twelve heads do not divide among eight.
-            context: Context::Ring,
+            attention: ContextAttention::RING,
             published: [(261.4, 8.19), (188.5, 18.1), (120.8, 14.1), (112.3, 12.2)],
         },
     ]
@@ -131,9 +131,9 @@ impl Wan {
             plan: Plan {
                 seq: vec![MeshAxis::Cp],
                 params: vec![MeshAxis::Cp],
+                attention: Some(self.attention).filter(|_| gpus > 1),
                 ..Plan::default()
             },
-            context: self.context,
         };
         estimate(&self.anatomy, &job, &hardware(self.device), &arrangement, 0)
             .expect("Wan's own plan")
@@ -242,6 +242,7 @@ impl Dfm {
             residual_f32: self.automodel,
             qk_f32: self.automodel,
             ampere_attention: self.automodel,
+            cut_kept: true,
             ..Habits::default()
         }
     }
@@ -267,7 +268,6 @@ impl Dfm {
                 params: self.params.clone(),
                 attention: None,
             },
-            context: Context::Ring,
         };
         let anatomy = Anatomy::wan_2_1_14b();
         estimate(&anatomy, &job, &hardware(self.device), &arrangement, 0).expect("DFM's own plan")

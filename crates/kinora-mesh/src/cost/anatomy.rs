@@ -1,5 +1,6 @@
 //! What a transformer is made of: enough to count its weights, its operations and its messages.
 
+use crate::{Axis, Extent};
 use serde::{Deserialize, Serialize};
 
 /// The feed-forward network of a block.
@@ -30,6 +31,8 @@ pub enum TextPath {
     Cross,
     /// Text tokens join the sequence of the one attention, through the same weights.
     Joint,
+    /// None is read: a text encoder itself.
+    Nothing,
 }
 
 /// How queries and keys are normalised.
@@ -48,8 +51,10 @@ pub enum QkNorm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Norms {
-    /// Three norms with a learned weight each.
+    /// A norm for each branch, with a learned weight.
     Weighted,
+    /// A norm for each branch, with a learned weight and a bias.
+    Affine,
     /// Only the norm before cross-attention learns, a weight and a bias.
     OneAffine,
 }
@@ -60,11 +65,18 @@ pub enum Norms {
 pub struct Outside {
     /// What they are.
     pub name: String,
-    /// How many numbers.
-    pub elements: usize,
+    /// The shape.
+    pub shape: Vec<usize>,
     /// Whether text flows through them, rather than video tokens.
     #[serde(default)]
     pub text: bool,
+}
+
+impl Outside {
+    /// All elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
 }
 
 /// A transformer, as data.
@@ -107,52 +119,10 @@ pub struct Anatomy {
     pub token_out: usize,
     /// Parameters outside the blocks.
     pub outside: Vec<Outside>,
-}
-
-/// The sizes of a Movie Gen transformer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MovieGenSizes {
-    /// Its name, for tables.
-    pub name: String,
-    /// Blocks.
-    pub layers: usize,
-    /// Model width.
-    pub width: usize,
-    /// Hidden units of the feed-forward network.
-    pub ffn: usize,
-    /// Heads.
-    pub heads: usize,
-    /// Numbers of a token: latent channels times the patch.
-    pub token: usize,
-    /// Rows of the position tables along frames, height and width, in tokens.
-    pub grid: [usize; 3],
-    /// Names and widths of the text encoders.
-    pub texts: Vec<(String, usize)>,
-    /// Their tokens together.
-    pub text_tokens: usize,
-}
-
-impl MovieGenSizes {
-    /// The paper's 5B model, for latents of 32 x 96 x 96; UL2, MetaCLIP and ByT5 with 512, 256 and
-    /// 100 tokens, which are a re-implementation's.
-    pub fn paper_5b() -> Self {
-        let text = |name: &str, width| (name.to_string(), width);
-        Self {
-            name: "movie-gen-5b".into(),
-            layers: 32,
-            width: 3072,
-            ffn: 8192,
-            heads: 24,
-            token: 16 * 4,
-            grid: [32, 48, 48],
-            texts: vec![
-                text("ul2", 4096),
-                text("metaclip", 1280),
-                text("byt5", 1472),
-            ],
-            text_tokens: 512 + 256 + 100,
-        }
-    }
+    /// A text encoder that is trained along and reads `text_tokens` tokens; all that it does runs along
+    /// the text, which no rank cuts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<Box<Anatomy>>,
 }
 
 /// How the operations of attention are counted towards the model's.
@@ -164,283 +134,93 @@ pub enum Convention {
     Causal,
 }
 
-/// Which logical axis cuts a weight over tensor-parallel ranks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Along {
-    /// None: every rank holds it.
-    Whole,
-    /// Attention heads.
-    Heads,
-    /// Hidden units.
-    Hidden,
-}
-
 /// One parameter tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weight {
     /// Its path within a block, or its name outside.
     pub name: String,
-    /// The axis that may cut it.
-    pub along: Along,
-    /// Units along that axis: heads, hidden units, or 1.
-    pub units: usize,
-    /// Elements of one unit.
-    pub per_unit: usize,
-    /// Whether text flows through it.
+    /// What its dimensions mean, and how long they are.
+    pub dims: Vec<Extent>,
+    /// Whether it belongs to layers that run along the text, so that every rank sees all of it.
     pub text: bool,
 }
 
 impl Weight {
     /// All elements.
     pub fn elements(&self) -> usize {
-        self.units * self.per_unit
+        self.dims.iter().map(|dim| dim.len).product()
+    }
+
+    /// The whole shape.
+    pub fn shape(&self) -> Vec<usize> {
+        self.dims.iter().map(|dim| dim.len).collect()
     }
 }
 
 impl Anatomy {
-    /// Movie Gen's 30B model (paper, table 1; text widths are a re-implementation's).
-    pub fn movie_gen_30b() -> Self {
-        Self::movie_gen(&MovieGenSizes {
-            name: "movie-gen-30b".into(),
-            layers: 48,
-            width: 6144,
-            ffn: 16384,
-            heads: 48,
-            ..MovieGenSizes::paper_5b()
-        })
-    }
-
-    /// The 5B model of Movie Gen's ablations.
-    pub fn movie_gen_5b() -> Self {
-        Self::movie_gen(&MovieGenSizes::paper_5b())
-    }
-
-    /// A Movie Gen transformer of any sizes, as `kinora-models` builds it.
-    pub fn movie_gen(sizes: &MovieGenSizes) -> Self {
-        let (width, token) = (sizes.width, sizes.token);
-        let [frames, height, across] = sizes.grid;
-        let mut outside = vec![
-            ("patch.weight", token * width, false),
-            ("patch.bias", width, false),
-            ("positions.frame", frames * width, false),
-            ("positions.height", height * width, false),
-            ("positions.width", across * width, false),
-        ];
-        outside.extend(time(width));
-        outside.extend([
-            ("modulation", 6 * width, false),
-            ("norm", width, false),
-            ("head.weight", width * token, false),
-            ("head.bias", token, false),
-        ]);
-        let mut outside = named(outside);
-        for (name, text) in &sizes.texts {
-            let part = |part: &str, elements| Outside {
-                name: format!("texts.{name}.{part}"),
-                elements,
-                text: true,
-            };
-            outside.extend([
-                part("linear.weight", text * width),
-                part("norm.weight", width),
-                part("norm.bias", width),
-            ]);
-        }
-        Self {
-            name: sizes.name.clone(),
-            layers: sizes.layers,
-            width,
-            heads: sizes.heads,
-            kv_heads: sizes.heads,
-            head_dim: width / sizes.heads,
-            ffn: sizes.ffn,
-            feed_forward: FeedForward::Swiglu,
-            text: TextPath::Cross,
-            text_tokens: sizes.text_tokens,
-            image_tokens: 0,
-            qk_norm: QkNorm::None,
-            norms: Norms::Weighted,
-            modulation: 6,
-            bias: false,
-            token_in: token,
-            token_out: token,
-            outside,
-        }
-    }
-
-    /// Wan 2.1 T2V 1.3B.
-    pub fn wan_2_1_1_3b() -> Self {
-        Self::wan("wan-2.1-t2v-1.3b", 30, 1536, 8960, 12, [64, 64])
-    }
-
-    /// Wan 2.1 T2V 14B.
-    pub fn wan_2_1_14b() -> Self {
-        Self::wan("wan-2.1-t2v-14b", 40, 5120, 13824, 40, [64, 64])
-    }
-
-    /// Wan 2.1 I2V 14B: 36 channels in, and 257 tokens of an image encoder in every cross-attention.
-    pub fn wan_2_1_i2v_14b() -> Self {
-        let mut anatomy = Self::wan("wan-2.1-i2v-14b", 40, 5120, 13824, 40, [144, 64]);
-        anatomy.image_tokens = 257;
-        let clip = 1280;
-        anatomy.outside.extend(named(vec![
-            ("img_emb.norm_in", 2 * clip, true),
-            ("img_emb.first", clip * clip + clip, true),
-            ("img_emb.second", clip * 5120 + 5120, true),
-            ("img_emb.norm_out", 2 * 5120, true),
-        ]));
-        anatomy
-    }
-
-    /// Wan 2.2 TI2V 5B: 48 latent channels.
-    pub fn wan_2_2_5b() -> Self {
-        Self::wan("wan-2.2-ti2v-5b", 30, 3072, 14336, 24, [192, 192])
-    }
-
-    fn wan(
-        name: &str,
-        layers: usize,
-        width: usize,
-        ffn: usize,
-        heads: usize,
-        [token_in, token_out]: [usize; 2],
-    ) -> Self {
-        let mut outside = vec![
-            ("patch_embedding.weight", token_in * width, false),
-            ("patch_embedding.bias", width, false),
-            ("text_embedding.first", 4096 * width + width, true),
-            ("text_embedding.second", width * width + width, true),
-        ];
-        outside.extend(time(width));
-        outside.extend([
-            ("head.weight", width * token_out, false),
-            ("head.bias", token_out, false),
-            ("head.modulation", 2 * width, false),
-        ]);
-        Self {
-            name: name.into(),
-            layers,
-            width,
-            heads,
-            kv_heads: heads,
-            head_dim: width / heads,
-            ffn,
-            feed_forward: FeedForward::Gelu,
-            text: TextPath::Cross,
-            text_tokens: 512,
-            image_tokens: 0,
-            qk_norm: QkNorm::AcrossHeads,
-            norms: Norms::OneAffine,
-            modulation: 6,
-            bias: true,
-            token_in,
-            token_out,
-            outside: named(outside),
-        }
-    }
-
-    /// The names that [`Anatomy::preset`] knows.
-    pub const PRESETS: [&str; 6] = [
-        "movie-gen-30b",
-        "movie-gen-5b",
-        "wan-2.1-t2v-1.3b",
-        "wan-2.1-t2v-14b",
-        "wan-2.1-i2v-14b",
-        "wan-2.2-ti2v-5b",
-    ];
-
-    /// The transformer of a name, if there is one.
-    pub fn preset(name: &str) -> Option<Self> {
-        Some(match name {
-            "movie-gen-30b" => Self::movie_gen_30b(),
-            "movie-gen-5b" => Self::movie_gen_5b(),
-            "wan-2.1-t2v-1.3b" => Self::wan_2_1_1_3b(),
-            "wan-2.1-t2v-14b" => Self::wan_2_1_14b(),
-            "wan-2.1-i2v-14b" => Self::wan_2_1_i2v_14b(),
-            "wan-2.2-ti2v-5b" => Self::wan_2_2_5b(),
-            _ => return None,
-        })
-    }
-
     /// The parameter tensors of one block.
     pub fn block(&self) -> Vec<Weight> {
-        let (d, hd) = (self.width, self.head_dim);
+        let hd = self.head_dim;
+        let width = Axis::Embed.of(self.width);
+        let hidden = Axis::Hidden.of(self.ffn);
+        let of = |heads: usize| Axis::Heads.of(heads * hd).by(hd);
         let mut out = vec![];
-        let mut add = |name: &str, along, units, per_unit, text| {
+        let mut add = |name: String, dims: &[Extent]| {
             out.push(Weight {
-                name: name.into(),
-                along,
-                units,
-                per_unit,
-                text,
+                name,
+                dims: dims.to_vec(),
+                text: false,
             });
         };
-        let whole = Along::Whole;
         if self.modulation > 0 {
-            add("modulation", whole, 1, self.modulation * d, false);
+            let rows = Axis::Channel.of(self.modulation);
+            add("modulation.table".into(), &[rows, width]);
         }
-        let norms: &[(&str, usize)] = match self.norms {
-            Norms::Weighted => &[("norm1", 1), ("norm2", 1), ("norm3", 1)],
-            Norms::OneAffine => &[("norm3", 2)],
+        let every: &[&str] = match self.text {
+            TextPath::Cross => &["norm1", "norm2", "norm3"],
+            TextPath::Joint | TextPath::Nothing => &["norm1", "norm2"],
         };
-        for &(name, rows) in norms {
-            for i in 0..rows {
-                let part = ["weight", "bias"][i];
-                add(&format!("{name}.{part}"), whole, 1, d, false);
+        let (norms, parts): (&[&str], &[&str]) = match self.norms {
+            Norms::Weighted => (every, &["weight"]),
+            Norms::Affine => (every, &["weight", "bias"]),
+            Norms::OneAffine => (&["norm3"], &["weight", "bias"]),
+        };
+        for norm in norms {
+            for part in parts {
+                add(format!("{norm}.{part}"), &[width]);
             }
         }
         let branches: &[&str] = match self.text {
             TextPath::Cross => &["attn", "cross"],
-            TextPath::Joint => &["attn"],
+            TextPath::Joint | TextPath::Nothing => &["attn"],
         };
         for &branch in branches {
-            let reads_text = branch == "cross";
             let mut into = vec![
-                ("query", self.heads, false),
-                ("key", self.kv_heads, reads_text),
-                ("value", self.kv_heads, reads_text),
+                ("query", self.heads),
+                ("key", self.kv_heads),
+                ("value", self.kv_heads),
             ];
-            if reads_text && self.image_tokens > 0 {
-                into.extend([
-                    ("image_key", self.kv_heads, true),
-                    ("image_value", self.kv_heads, true),
-                ]);
+            if branch == "cross" && self.image_tokens > 0 {
+                into.extend([("image_key", self.kv_heads), ("image_value", self.kv_heads)]);
             }
-            for &(name, heads, text) in &into {
-                add(
-                    &format!("{branch}.{name}"),
-                    Along::Heads,
-                    heads,
-                    d * hd,
-                    text,
-                );
+            for &(name, heads) in &into {
+                let heads = of(heads);
+                add(format!("{branch}.{name}.weight"), &[width, heads]);
                 if self.bias {
-                    add(
-                        &format!("{branch}.{name}.bias"),
-                        Along::Heads,
-                        heads,
-                        hd,
-                        text,
-                    );
+                    add(format!("{branch}.{name}.bias"), &[heads]);
                 }
                 if !name.ends_with("value") {
-                    let norm = format!("{branch}.{name}.norm");
+                    let norm = format!("{branch}.{name}_norm.weight");
                     match self.qk_norm {
                         QkNorm::None => {}
-                        QkNorm::PerHead => add(&norm, whole, 1, hd, text),
-                        QkNorm::AcrossHeads => add(&norm, Along::Heads, heads, hd, text),
+                        QkNorm::PerHead => add(norm, &[Axis::Channel.of(hd)]),
+                        QkNorm::AcrossHeads => add(norm, &[heads]),
                     }
                 }
             }
-            add(
-                &format!("{branch}.out"),
-                Along::Heads,
-                self.heads,
-                hd * d,
-                false,
-            );
+            add(format!("{branch}.out.weight"), &[of(self.heads), width]);
             if self.bias {
-                add(&format!("{branch}.out.bias"), whole, 1, d, false);
+                add(format!("{branch}.out.bias"), &[width]);
             }
         }
         let up: &[&str] = match self.feed_forward {
@@ -448,25 +228,24 @@ impl Anatomy {
             FeedForward::Gelu => &["mlp.up"],
         };
         for name in up {
-            add(name, Along::Hidden, self.ffn, d, false);
+            add(format!("{name}.weight"), &[width, hidden]);
             if self.bias {
-                add(&format!("{name}.bias"), Along::Hidden, self.ffn, 1, false);
+                add(format!("{name}.bias"), &[hidden]);
             }
         }
-        add("mlp.down", Along::Hidden, self.ffn, d, false);
+        add("mlp.down.weight".into(), &[hidden, width]);
         if self.bias {
-            add("mlp.down.bias", whole, 1, d, false);
+            add("mlp.down.bias".into(), &[width]);
         }
         out
     }
 
-    /// The parameter tensors outside the blocks.
+    /// The parameter tensors outside the blocks, without those of the encoder.
     pub fn outer(&self) -> Vec<Weight> {
         let weight = |outside: &Outside| Weight {
             name: outside.name.clone(),
-            along: Along::Whole,
-            units: 1,
-            per_unit: outside.elements,
+            // No plan cuts them by what they mean.
+            dims: outside.shape.iter().map(|&n| Axis::Channel.of(n)).collect(),
             text: outside.text,
         };
         self.outside.iter().map(weight).collect()
@@ -479,26 +258,30 @@ impl Anatomy {
 
     /// Parameters outside the blocks.
     pub fn outer_elements(&self) -> usize {
-        self.outside.iter().map(|part| part.elements).sum()
+        self.outside.iter().map(Outside::elements).sum()
     }
 
-    /// All parameters.
+    /// All parameters, the encoder's included.
     pub fn elements(&self) -> usize {
-        self.layers * self.block_elements() + self.outer_elements()
+        let encoder = self
+            .encoder
+            .as_ref()
+            .map_or(0, |encoder| encoder.elements());
+        self.layers * self.block_elements() + self.outer_elements() + encoder
     }
 
     /// The length of the sequence that self-attention sees, for `tokens` of video.
     pub fn sequence(&self, tokens: usize) -> usize {
         match self.text {
-            TextPath::Cross => tokens,
+            TextPath::Cross | TextPath::Nothing => tokens,
             TextPath::Joint => tokens + self.text_tokens,
         }
     }
 
     /// Operations of one forward pass over one sample by the standard convention: 2 for each
     /// parameter of the blocks and token, and `4 S^2 H K` for each self-attention, or half of that.
-    /// Cross-attention and what is outside the blocks are not counted; a training step counts three
-    /// times as much, whatever is recomputed.
+    /// Cross-attention, the encoder and what is outside the blocks are not counted; a training step
+    /// counts three times as much, whatever is recomputed.
     pub fn model_flops(&self, tokens: usize, convention: Convention) -> f64 {
         let (s, n) = (self.sequence(tokens) as f64, self.block_elements() as f64);
         let each = match convention {
@@ -508,27 +291,6 @@ impl Anatomy {
         let attention = each * s * s * (self.heads * self.head_dim) as f64;
         self.layers as f64 * (2.0 * n * s + attention)
     }
-}
-
-/// The embedding of time, of 256 sinusoids, and the network that makes six modulations of it.
-fn time(width: usize) -> Vec<(&'static str, usize, bool)> {
-    vec![
-        ("time.first.weight", 256 * width, false),
-        ("time.first.bias", width, false),
-        ("time.second.weight", width * width, false),
-        ("time.second.bias", width, false),
-        ("modulator.weight", 6 * width * width, false),
-        ("modulator.bias", 6 * width, false),
-    ]
-}
-
-fn named(parts: Vec<(&str, usize, bool)>) -> Vec<Outside> {
-    let outside = |(name, elements, text): (&str, usize, bool)| Outside {
-        name: name.into(),
-        elements,
-        text,
-    };
-    parts.into_iter().map(outside).collect()
 }
 
 #[cfg(test)]
@@ -546,9 +308,8 @@ mod tests {
             (Anatomy::wan_2_2_5b(), None, Some(4_999_787_712)),
         ] {
             let block: Vec<Weight> = anatomy.block();
-            let large = block
-                .iter()
-                .filter(|w| w.along != Along::Whole && w.per_unit > 128);
+            let matrix = |w: &&Weight| w.dims.len() == 2 && w.name != "modulation.table";
+            let large = block.iter().filter(matrix);
             let large: usize = large.map(Weight::elements).sum();
             if let Some(want) = matrices {
                 let got = (anatomy.layers * large) as f64;

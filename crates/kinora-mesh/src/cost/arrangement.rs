@@ -1,50 +1,10 @@
-//! Who does what: a mesh, a plan, and how attention crosses the token cut.
+//! Who does what: a mesh and a plan, checked against a model and a job.
 
-use super::{Along, Anatomy, CostError, Guidance, Job, Weight};
-use crate::{Axis, Mesh, MeshAxis, Plan, part};
+use super::{Anatomy, CostError, Guidance, Job, Weight};
+use crate::{Axis, ContextAttention, Extent, Mesh, MeshAxis, Plan, part};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
-/// How self-attention sees the tokens of the other ranks along `cp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Context {
-    /// Keys and values travel round a ring, one chunk a hop.
-    Ring,
-    /// Keys and values are gathered.
-    Gather,
-    /// Heads are exchanged for tokens.
-    Ulysses,
-    /// Heads for tokens among this many neighbours, and a ring over those groups.
-    Hybrid {
-        /// Neighbours that exchange heads for tokens.
-        ulysses: usize,
-    },
-}
-
-impl Context {
-    /// How many ranks of `cp` exchange heads, and how many groups of them make the ring.
-    pub fn split(self, cp: usize) -> [usize; 2] {
-        match self {
-            Context::Ring | Context::Gather => [1, cp],
-            Context::Ulysses => [cp, 1],
-            Context::Hybrid { ulysses } => [ulysses, cp / ulysses],
-        }
-    }
-}
-
-impl fmt::Display for Context {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Context::Ring => f.write_str("ring"),
-            Context::Gather => f.write_str("gather"),
-            Context::Ulysses => f.write_str("ulysses"),
-            Context::Hybrid { ulysses } => write!(f, "ulysses {ulysses} in a ring"),
-        }
-    }
-}
-
-/// A mesh with a plan and a context strategy.
+/// A mesh with a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arrangement {
@@ -52,58 +12,50 @@ pub struct Arrangement {
     pub mesh: Mesh,
     /// What they cut.
     pub plan: Plan,
-    /// How attention crosses `cp`.
-    pub context: Context,
 }
 
 impl Arrangement {
-    /// Checks that the heads, the hidden units, the tokens and the samples can be cut so.
+    /// Checks the plan, and that the heads, the hidden units, the tokens and the samples can be cut so.
     ///
     /// # Errors
     /// The first that cannot, with the numbers.
     pub fn check(&self, anatomy: &Anatomy, job: &Job) -> Result<(), CostError> {
-        let uneven = |what: &str, units: usize, parts: usize, help: &str| CostError::Uneven {
-            what: what.into(),
-            units,
-            parts,
-            help: help.into(),
-        };
-        if let Some(axis) = MeshAxis::ALL.into_iter().find(|&a| self.mesh.size(a) == 0) {
-            return Err(uneven(&format!("mesh.{axis}"), 0, 1, "use at least 1"));
-        }
-        let tp = self.span(Axis::Heads);
-        for (what, units) in [
-            ("query heads", anatomy.heads),
-            ("key heads", anatomy.kv_heads),
+        let Self { mesh, plan } = self;
+        plan.check(mesh)?;
+        for (what, of) in [
+            ("", Some(anatomy)),
+            ("encoder ", anatomy.encoder.as_deref()),
         ] {
-            if !units.is_multiple_of(tp) {
-                return Err(uneven(what, units, tp, "change mesh.tp"));
-            }
-        }
-        let cp = self.mesh.cp;
-        if cp > 1 && self.span(Axis::Seq) > 1 {
-            let [ulysses, _] = self.context.split(cp);
-            for units in [anatomy.heads / tp, anatomy.kv_heads / tp] {
-                if ulysses == 0 || !cp.is_multiple_of(ulysses) || !units.is_multiple_of(ulysses) {
-                    let help = "use the ring, or a divisor of both cp and the heads";
-                    return Err(uneven("heads of a rank", units, ulysses, help));
+            let Some(anatomy) = of else { continue };
+            for (name, heads) in [
+                ("query heads", anatomy.heads),
+                ("key heads", anatomy.kv_heads),
+            ] {
+                let heads = Axis::Heads
+                    .of(heads * anatomy.head_dim)
+                    .by(anatomy.head_dim);
+                let name = format!("{what}{name}");
+                plan.check_even(&name, heads, mesh)?;
+                // Text is whole on every rank, so that its heads are not exchanged for tokens.
+                if what.is_empty() {
+                    plan.check_heads(&name, heads, mesh)?;
                 }
             }
+            let hidden = Axis::Hidden.of(anatomy.ffn);
+            plan.check_parts(&format!("{what}hidden units"), hidden, mesh)?;
         }
-        let seq = self.mesh.span(&self.plan.cuts(Axis::Seq, &self.mesh));
-        if job.tokens() < seq {
-            return Err(uneven("tokens", job.tokens(), seq, "use fewer ranks"));
-        }
-        if anatomy.ffn < self.span(Axis::Hidden) {
-            let parts = self.span(Axis::Hidden);
-            return Err(uneven("hidden units", anatomy.ffn, parts, "change mesh.tp"));
-        }
+        plan.check_parts("tokens", Axis::Seq.of(job.tokens()), mesh)?;
         match job {
             Job::Training(job) => {
+                plan.check_training(mesh)?;
                 let each = self.span(Axis::Batch) * job.batch;
                 if each == 0 || job.samples == 0 || !job.samples.is_multiple_of(each) {
-                    let help = "samples must be a multiple of data groups times batch";
-                    return Err(uneven("samples", job.samples, each, help));
+                    return Err(CostError::Uneven {
+                        what: "samples".into(),
+                        units: job.samples,
+                        parts: each,
+                        help: "samples must be a multiple of data groups times batch".into(),
+                    });
                 }
             }
             Job::Generation(job) => {
@@ -111,9 +63,13 @@ impl Arrangement {
                     Guidance::CfgAxis => 2,
                     _ => 1,
                 };
-                if self.mesh.cfg != want {
-                    let help = "guidance over cfg takes mesh.cfg = 2, any other takes 1";
-                    return Err(uneven("guidance passes", want, self.mesh.cfg, help));
+                if mesh.cfg != want {
+                    return Err(CostError::Uneven {
+                        what: "guidance passes".into(),
+                        units: want,
+                        parts: mesh.cfg,
+                        help: "guidance over cfg takes mesh.cfg = 2, any other takes 1".into(),
+                    });
                 }
             }
         }
@@ -123,6 +79,22 @@ impl Arrangement {
     /// The ranks over which an axis is cut.
     pub fn span(&self, axis: Axis) -> usize {
         self.mesh.span(&self.plan.cuts(axis, &self.mesh))
+    }
+
+    /// How many ranks exchange heads for tokens, and how many groups of them hold the other tokens.
+    pub(super) fn degrees(&self) -> [usize; 2] {
+        match self.plan.context(&self.mesh) {
+            None => [1, 1],
+            Some(attention) => match attention.degrees(self.mesh.cp) {
+                Some((ulysses, ring)) => [ulysses, ring],
+                None => [1, self.mesh.cp],
+            },
+        }
+    }
+
+    /// Whether keys and values are gathered.
+    pub(super) fn gathers(&self) -> bool {
+        self.plan.context(&self.mesh) == Some(ContextAttention::Gather)
     }
 }
 
@@ -167,7 +139,7 @@ impl Local {
         arrangement: &Arrangement,
         rank: usize,
     ) -> Self {
-        let Arrangement { mesh, plan, .. } = arrangement;
+        let Arrangement { mesh, plan } = arrangement;
         let cuts = |axis| plan.cuts(axis, mesh);
         let (seq, heads, hidden) = (cuts(Axis::Seq), cuts(Axis::Heads), cuts(Axis::Hidden));
         let has = |list: &[MeshAxis], axis| list.contains(&axis);
@@ -218,27 +190,79 @@ impl Local {
         }
     }
 
+    /// The same rank as the encoder of its text sees it: all tokens are here, and those are the text's.
+    pub(super) fn reading(&self, encoder: &Anatomy) -> Self {
+        let cut = |heads: usize| {
+            if self.heads_cut {
+                heads / self.tp
+            } else {
+                heads
+            }
+        };
+        Self {
+            tokens: self.text,
+            chunk: self.text,
+            own: self.text,
+            text: 0,
+            width: encoder.width,
+            query: cut(encoder.heads) * encoder.head_dim,
+            key: cut(encoder.kv_heads) * encoder.head_dim,
+            hidden: self.len(&Axis::Hidden.of(encoder.ffn)),
+            cp: 1,
+            cp_index: 0,
+            sequence_parallel: false,
+            ..self.clone()
+        }
+    }
+
+    /// The length of a dimension of what this rank computes with.
+    fn len(&self, dim: &Extent) -> usize {
+        match self.cuts(dim.axis) {
+            true => part(dim.len / dim.unit, self.tp, self.tp_index).len() * dim.unit,
+            false => dim.len,
+        }
+    }
+
+    fn cuts(&self, axis: Axis) -> bool {
+        match axis {
+            Axis::Heads => self.heads_cut,
+            Axis::Hidden => self.hidden_cut,
+            _ => false,
+        }
+    }
+
     /// Whether `tp` cuts a weight.
-    pub(super) fn cut(&self, along: Along) -> bool {
-        match along {
-            Along::Whole => false,
-            Along::Heads => self.heads_cut,
-            Along::Hidden => self.hidden_cut,
-        }
+    pub(super) fn cut(&self, weight: &Weight) -> bool {
+        weight.dims.iter().any(|dim| self.cuts(dim.axis))
     }
 
-    /// Elements of a weight that a tensor-parallel rank computes with.
+    /// Elements of a weight that this rank computes with.
     pub(super) fn used(&self, weight: &Weight) -> usize {
-        match self.cut(weight.along) {
-            true => part(weight.units, self.tp, self.tp_index).len() * weight.per_unit,
-            false => weight.elements(),
-        }
+        weight.dims.iter().map(|dim| self.len(dim)).product()
     }
 
-    /// Elements of a weight that the rank at `shard` of those that cut parameters stores: each
-    /// parameter is cut by itself, flat.
+    /// The length of the dimension along which a weight is stored cut: the first that leaves each rank
+    /// a part. What is too small for that is stored whole.
+    fn stored_along(&self, weight: &Weight) -> Option<usize> {
+        if self.shards < 2 {
+            return None;
+        }
+        let mut lens = weight.dims.iter().map(|dim| self.len(dim));
+        lens.find(|len| *len >= self.shards)
+    }
+
+    /// Whether a weight is cut where it is stored.
+    pub(super) fn sharded(&self, weight: &Weight) -> bool {
+        self.stored_along(weight).is_some()
+    }
+
+    /// Elements of a weight that the rank at `shard` of those that cut parameters stores.
     pub(super) fn stored(&self, weight: &Weight, shard: usize) -> usize {
-        part(self.used(weight), self.shards, shard).len()
+        let used = self.used(weight);
+        match self.stored_along(weight) {
+            Some(len) => used / len * part(len, self.shards, shard % self.shards).len(),
+            None => used,
+        }
     }
 
     /// Tokens of each chunk along `cp`.

@@ -1,7 +1,8 @@
 //! The operations and the memory traffic of one rank, and how long they take.
 
 use super::arrangement::Local;
-use super::{Anatomy, FeedForward, Habits, Hardware, Job, QkNorm, TextPath};
+use super::model::Placed;
+use super::{Anatomy, FeedForward, Habits, Hardware, Job, Outside, QkNorm, TextPath};
 use serde::Serialize;
 
 /// Work of one rank.
@@ -21,14 +22,6 @@ impl Work {
             matmul: self.matmul * matmul,
             attention: self.attention * attention,
             elementwise: self.elementwise * elementwise,
-        }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            matmul: self.matmul + other.matmul,
-            attention: self.attention + other.attention,
-            elementwise: self.elementwise + other.elementwise,
         }
     }
 
@@ -94,17 +87,16 @@ pub(super) struct Step {
     pub attention_backward: f64,
 }
 
-/// The computation of a step of `forward` and `backward` passes, the latter with `recomputed` blocks.
+/// The computation of a step of `forward` and `backward` passes, the latter with `again` blocks of each
+/// stack recomputed.
 pub(super) fn step(
-    anatomy: &Anatomy,
     job: &Job,
     hardware: &Hardware,
-    local: &Local,
-    [forward, backward, recomputed]: [f64; 3],
+    placed: &Placed<'_>,
+    [forward, backward]: [f64; 2],
+    again: &[usize],
 ) -> Step {
     let (habits, compute) = (job.habits(), job.dtypes().compute);
-    let block = block(anatomy, local, habits, compute.size());
-    let outside = outside(anatomy, local);
     let rate = 1e12
         * match compute {
             super::Dtype::Bf16 => hardware.bf16_tflops,
@@ -122,34 +114,42 @@ pub(super) fn step(
         elementwise: work.elementwise / (hardware.memory_gbs * 1e9 * e.elementwise),
         optimizer: 0.0,
     };
-    let layers = anatomy.layers as f64;
-    let there = |work: Work| take(work, fore);
-    let gradient = |work: Work| {
-        let work = work.times(MATMUL_BACKWARD, ATTENTION_BACKWARD, ELEMENTWISE_BACKWARD);
-        (work, take(work, back))
+    // Forward, again, and back: the times of one stack, and its operations.
+    let pass = |work: Work, layers: f64, again: f64| {
+        let gradient = work.times(MATMUL_BACKWARD, ATTENTION_BACKWARD, ELEMENTWISE_BACKWARD);
+        let flops = work.flops() * (layers * forward + again * backward)
+            + gradient.flops() * layers * backward;
+        let times = [
+            take(work, fore).scaled(layers * forward),
+            take(work, fore).scaled(again * backward),
+            take(gradient, back).scaled(layers * backward),
+        ];
+        (times, flops)
     };
-    let (block_back, block_back_seconds) = gradient(block);
-    let (outside_back, outside_back_seconds) = gradient(outside);
-    let blocks_forward = there(block).scaled(layers * forward);
-    let again = there(block).scaled(recomputed * backward);
-    let blocks_backward = block_back_seconds.scaled(layers * backward).plus(again);
-    let seconds = blocks_forward
-        .plus(blocks_backward)
-        .plus(there(outside).scaled(forward))
-        .plus(outside_back_seconds.scaled(backward));
-    let all = block
-        .times(1.0, 1.0, 1.0)
-        .plus(outside.times(1.0 / layers, 0.0, 0.0));
-    let all_back = block_back.plus(outside_back.times(1.0 / layers, 0.0, 0.0));
+    let mut seconds = Seconds::default();
+    let mut flops = 0.0;
+    let mut add = |(times, more): ([Seconds; 3], f64)| {
+        flops += more;
+        seconds = times.iter().fold(seconds, |sum, &time| sum.plus(time));
+        times
+    };
+    let stacks = placed.model.stacks.iter().zip(&placed.locals).zip(again);
+    let mut of_blocks = stacks.map(|((stack, local), &again)| {
+        let work = block(stack.anatomy, local, habits, compute.size());
+        add(pass(work, stack.anatomy.layers as f64, again as f64))
+    });
+    let [there, again, back] = of_blocks.next().expect("a model has a transformer");
+    // The encoder's count too, but nothing is hidden behind them.
+    of_blocks.for_each(drop);
+    let outside = outside(placed.model.stacks[0].anatomy, &placed.locals[0]);
+    add(pass(outside, 1.0, 0.0));
     Step {
         seconds,
-        flops: all.flops() * layers * forward
-            + all_back.flops() * layers * backward
-            + block.flops() * recomputed * backward,
-        forward: blocks_forward.total(),
-        backward: blocks_backward.total(),
-        attention_forward: blocks_forward.attention + again.attention,
-        attention_backward: blocks_backward.attention - again.attention,
+        flops,
+        forward: there.total(),
+        backward: again.plus(back).total(),
+        attention_forward: there.attention + again.attention,
+        attention_backward: back.attention,
     }
 }
 
@@ -189,7 +189,7 @@ fn outside(anatomy: &Anatomy, local: &Local) -> Work {
         .outside
         .iter()
         .filter(|o| o.text)
-        .map(|o| o.elements)
+        .map(Outside::elements)
         .sum();
     let token = anatomy.width * (anatomy.token_in + anatomy.token_out);
     let matmul = (local.own * token + text * local.text) as f64;

@@ -51,7 +51,8 @@ impl Default for Dtypes {
     }
 }
 
-/// Blocks whose activations are computed again in the backward pass.
+/// Blocks whose activations are computed again in the backward pass. Those whose stored weights are cut
+/// always are, unless [`Habits::cut_kept`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Recompute {
@@ -59,7 +60,7 @@ pub enum Recompute {
     All,
     /// None of them.
     None,
-    /// This many.
+    /// The first so many, of the transformer and of its encoder.
     Blocks(usize),
     /// As few as fit in the device's memory; all, if even those do not fit.
     Least,
@@ -250,6 +251,8 @@ pub struct Habits {
     pub conv_copies: bool,
     /// No message hides behind computation.
     pub no_overlap: bool,
+    /// Blocks whose stored weights are cut keep their activations.
+    pub cut_kept: bool,
 }
 
 impl Habits {
@@ -264,6 +267,7 @@ impl Habits {
             ampere_attention: true,
             conv_copies: true,
             no_overlap: false,
+            cut_kept: true,
         }
     }
 }

@@ -29,7 +29,8 @@ pub(super) fn take(rows: &mut [Row], mesh: &Mesh, hardware: &Hardware) {
     let share = 1e9 * hardware.efficiency.links;
     let (inner, outer) = (hardware.intra_gbs * share, hardware.inter_gbs * share);
     for row in rows {
-        let near = per_node(mesh, &row.axes, hardware.ranks_per_node).min(row.ranks);
+        let near = per_node(mesh, &row.axes, hardware.ranks_per_node) / row.stride;
+        let near = near.clamp(1, row.ranks);
         let crosses = near < row.ranks;
         let bytes = row.ring as f64;
         let moved = match row.collective {
@@ -116,6 +117,36 @@ mod tests {
                 .collect();
             assert_eq!(node.len(), together, "{axes:?}");
             assert_eq!(per_node(&mesh, axes, 8), together, "{axes:?}");
+        }
+    }
+
+    /// Groups of eight neighbours exchange heads within a node, and the ring of such groups leaves it.
+    #[test]
+    fn a_ring_of_groups_crosses_nodes() {
+        let mesh = Mesh {
+            cp: 16,
+            ..Mesh::default()
+        };
+        let hardware = Hardware::named("h100-sxm").unwrap();
+        let row = |ranks, stride, collective| Row {
+            what: "",
+            collective,
+            axes: vec![MeshAxis::Cp],
+            ranks,
+            stride,
+            calls: 1,
+            payload: 1 << 30,
+            ring: 1 << 30,
+            behind: Behind::Nothing,
+            seconds: 0.0,
+            exposed: 0.0,
+        };
+        let mut rows = [row(8, 1, Kind::AllToAll), row(2, 8, Kind::Exchange)];
+        take(&mut rows, &mesh, &hardware);
+        let share = f64::from(1 << 30) / (1e9 * hardware.efficiency.links);
+        for (row, gbs) in rows.iter().zip([hardware.intra_gbs, hardware.inter_gbs]) {
+            let bytes = share / gbs;
+            assert!((row.seconds / bytes - 1.0).abs() < 0.05, "{row:?}: {bytes}");
         }
     }
 }

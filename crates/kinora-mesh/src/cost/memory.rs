@@ -1,9 +1,9 @@
 //! Bytes of one rank, by kind, at each moment that could be the fullest.
 
 use super::arrangement::Local;
+use super::model::{Model, Placed};
 use super::{
-    Anatomy, Arrangement, Context, FeedForward, Generation, QkNorm, Residence, TextPath, Training,
-    Weight,
+    Anatomy, Arrangement, FeedForward, Generation, QkNorm, Residence, TextPath, Training, Weight,
 };
 use serde::Serialize;
 use std::fmt;
@@ -16,7 +16,7 @@ pub enum Use {
     Weights,
     /// Their gradients.
     Gradients,
-    /// AdamW's two moments, in f32.
+    /// AdamW's two moments, in the type of the weights.
     Optimizer,
     /// Their average.
     Average,
@@ -99,7 +99,7 @@ impl Memory {
     }
 }
 
-/// Elements of this rank's weights.
+/// Elements of this rank's weights; of blocks, the transformer's.
 struct Elements {
     stored: usize,
     used: usize,
@@ -110,36 +110,34 @@ struct Elements {
 }
 
 impl Elements {
-    fn new(anatomy: &Anatomy, local: &Local, block: &[Weight], outer: &[Weight]) -> Self {
+    fn new(model: &Model<'_>, local: &Local) -> Self {
         let stored = |w: &Weight| local.stored(w, local.shard);
+        let used = |w: &Weight| local.used(w);
         let sum = |weights: &[Weight], of: &dyn Fn(&Weight) -> usize| -> usize {
             weights.iter().map(of).sum()
         };
-        let used = |w: &Weight| local.used(w);
-        let largest = |weights: &[Weight]| weights.iter().map(|w| local.used(w)).max().unwrap_or(0);
-        let in_block = sum(block, &used);
+        let largest = |weights: &[Weight]| weights.iter().map(used).max().unwrap_or(0);
+        let all = |of: &dyn Fn(&Weight) -> usize| -> usize {
+            let stacks = model.stacks.iter();
+            let blocks = stacks.map(|stack| stack.anatomy.layers * sum(&stack.block, of));
+            blocks.sum::<usize>() + sum(&model.outer, of)
+        };
+        let block = &model.stacks[0].block;
         Self {
-            stored: anatomy.layers * sum(block, &stored) + sum(outer, &stored),
-            used: anatomy.layers * in_block + sum(outer, &used),
-            block: in_block,
-            outer: sum(outer, &used),
-            largest_outer: largest(outer),
+            stored: all(&stored),
+            used: all(&used),
+            block: sum(block, &used),
+            outer: sum(&model.outer, &used),
+            largest_outer: largest(&model.outer),
             largest_block: largest(block),
         }
     }
 }
 
-/// Memory of a training step with `again` blocks recomputed.
-pub(super) fn training(
-    anatomy: &Anatomy,
-    job: &Training,
-    again: usize,
-    arrangement: &Arrangement,
-    local: &Local,
-    block: &[Weight],
-    outer: &[Weight],
-) -> Memory {
-    let n = Elements::new(anatomy, local, block, outer);
+/// Memory of a training step with so many blocks of each stack recomputed.
+pub(super) fn training(job: &Training, placed: &Placed<'_>, again: &[usize]) -> Memory {
+    let (local, arrangement) = (&placed.locals[0], placed.arrangement);
+    let n = Elements::new(placed.model, local);
     let [master, compute, gather, reduce] = [
         job.dtypes.master,
         job.dtypes.compute,
@@ -147,7 +145,6 @@ pub(super) fn training(
         job.dtypes.reduce,
     ]
     .map(|t| t.size());
-    let moments = 2 * size_of::<f32>();
     // The block at hand and the next one; outside the blocks, one parameter at a time. The gradient
     // of a block is whole until its sum is scattered.
     let buffers = if local.shards > 1 {
@@ -164,12 +161,17 @@ pub(super) fn training(
         } else {
             0
         };
-    let one = saved(anatomy, local, arrangement.context, compute);
-    let input = local.batch * local.own * local.width * compute;
-    let kept = (anatomy.layers - again) * one + again * input;
+    let stacks = placed.model.stacks.iter().zip(&placed.locals).zip(again);
+    let kept = stacks.map(|((stack, local), &again)| {
+        let one = saved(stack.anatomy, local, arrangement, compute);
+        let input = local.batch * local.own * local.width * compute;
+        (stack.anatomy.layers - again) * one + again * input
+    });
+    let kept: usize = kept.sum();
+    let anatomy = placed.model.stacks[0].anatomy;
     let activations = kept
-        + usize::from(again > 0) * one
-        + gradients_at_hand(anatomy, local, arrangement.context, compute, reduce);
+        + usize::from(again[0] > 0) * saved(anatomy, local, arrangement, compute)
+        + gradients_at_hand(anatomy, local, arrangement, compute, reduce);
     let average = if job.ema { n.stored * master } else { 0 };
     Memory {
         phases: vec![Phase {
@@ -177,7 +179,7 @@ pub(super) fn training(
             bytes: vec![
                 (Use::Weights, n.stored * master),
                 (Use::Gradients, n.stored * reduce),
-                (Use::Optimizer, n.stored * moments),
+                (Use::Optimizer, 2 * n.stored * master),
                 (Use::Average, average),
                 (Use::Activations, activations),
                 (Use::Buffers, buffers.max(flat)),
@@ -188,7 +190,7 @@ pub(super) fn training(
 
 /// Bytes that the backward pass of one block needs from its forward pass: what fused operations
 /// read again. A value that ranks gather is kept as it was gathered.
-fn saved(anatomy: &Anatomy, local: &Local, context: Context, compute: usize) -> usize {
+fn saved(anatomy: &Anatomy, local: &Local, arrangement: &Arrangement, compute: usize) -> usize {
     let cross = anatomy.text == TextPath::Cross;
     let normed = anatomy.qk_norm != QkNorm::None;
     // The input of each norm and of each gate; the input of each branch's products.
@@ -200,7 +202,7 @@ fn saved(anatomy: &Anatomy, local: &Local, context: Context, compute: usize) -> 
         heads += local.chunk * (local.query + local.key);
     }
     // Where heads are exchanged for tokens both orders of the outputs are kept.
-    if local.cp > 1 && context.split(local.cp)[0] > 1 {
+    if local.cp > 1 && arrangement.degrees()[0] > 1 {
         heads += local.chunk * local.query;
     }
     if cross {
@@ -225,41 +227,36 @@ fn saved(anatomy: &Anatomy, local: &Local, context: Context, compute: usize) -> 
 fn gradients_at_hand(
     anatomy: &Anatomy,
     local: &Local,
-    context: Context,
+    arrangement: &Arrangement,
     compute: usize,
     reduce: usize,
 ) -> usize {
     let stream = local.own * local.width + local.chunk * local.width;
     let hidden = anatomy.feed_forward.matrices() * local.chunk * local.hidden * compute;
-    let keys = attended(local, context);
+    let keys = attended(local, arrangement);
     let attention =
         local.chunk * (2 * local.query + 2 * local.key) * compute + 2 * keys * (compute + reduce);
     local.batch * (stream * compute + hidden.max(attention))
 }
 
 /// Numbers of keys beside a rank's own that attention holds at once.
-fn attended(local: &Local, context: Context) -> usize {
+fn attended(local: &Local, arrangement: &Arrangement) -> usize {
     if local.cp < 2 {
         return 0;
     }
-    match context {
-        Context::Gather => local.tokens * local.key,
+    match arrangement.degrees() {
+        _ if arrangement.gathers() => local.tokens * local.key,
+        [_, 1] => local.chunk * local.key,
         // The chunk that is read and the chunk that arrives.
-        Context::Ring | Context::Hybrid { .. } => 2 * local.chunk * local.key,
-        Context::Ulysses => local.chunk * local.key,
+        _ => 2 * local.chunk * local.key,
     }
 }
 
 /// Memory of generation: while the text is read, during the steps, and while the latent is decoded.
-pub(super) fn generation(
-    anatomy: &Anatomy,
-    job: &Generation,
-    arrangement: &Arrangement,
-    local: &Local,
-    block: &[Weight],
-    outer: &[Weight],
-) -> Memory {
-    let n = Elements::new(anatomy, local, block, outer);
+pub(super) fn generation(job: &Generation, placed: &Placed<'_>) -> Memory {
+    let (local, arrangement) = (&placed.locals[0], placed.arrangement);
+    let anatomy = placed.model.stacks[0].anatomy;
+    let n = Elements::new(placed.model, local);
     let [master, compute, gather] =
         [job.dtypes.master, job.dtypes.compute, job.dtypes.gather].map(|t| t.size());
     let weights = n.stored * master;
@@ -317,7 +314,7 @@ pub(super) fn generation(
                 (Use::Weights, weights),
                 (
                     Use::Activations,
-                    forward_only(anatomy, job, arrangement.context, local) + states,
+                    forward_only(anatomy, job, arrangement, local) + states,
                 ),
                 (Use::Buffers, buffers),
                 (Use::Autoencoder, autoencoder),
@@ -342,7 +339,12 @@ pub(super) fn generation(
 }
 
 /// Bytes of activations at the fullest moment of a block without gradients.
-fn forward_only(anatomy: &Anatomy, job: &Generation, context: Context, local: &Local) -> usize {
+fn forward_only(
+    anatomy: &Anatomy,
+    job: &Generation,
+    arrangement: &Arrangement,
+    local: &Local,
+) -> usize {
     let (compute, habits) = (job.dtypes.compute.size(), job.habits);
     let wide = size_of::<f32>();
     let stream = if habits.residual_f32 { wide } else { compute };
@@ -363,11 +365,11 @@ fn forward_only(anatomy: &Anatomy, job: &Generation, context: Context, local: &L
         (query + key) * normed
     };
     let positions = residual + branch + (query + key) * normed + key * compute + rotated;
-    let swapped = match context.split(local.cp) {
+    let swapped = match arrangement.degrees() {
         [ulysses, _] if local.cp > 1 && ulysses > 1 => query + 2 * key,
         _ => 0,
     };
-    let keys = 2 * attended(local, context);
+    let keys = 2 * attended(local, arrangement);
     let attention = residual + (2 * query + 2 * key + swapped + keys) * compute;
     let hidden = match anatomy.feed_forward {
         FeedForward::Swiglu => 3,

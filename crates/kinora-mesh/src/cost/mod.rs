@@ -1,9 +1,9 @@
 //! What a plan costs: memory, messages and time of one rank, before anything is launched.
 //!
 //! All of it is arithmetic on data: an [`Anatomy`] (the transformer), a [`Job`] (training or
-//! generation), a [`Hardware`] (rates, and what kernels get of them) and an [`Arrangement`] (mesh,
-//! plan, context strategy). Messages are counted call by call, as the traced transport of
-//! `kinora-comm` counts them. Time is a sum of what each kind of kernel takes at its efficiency and
+//! generation), a [`Hardware`] (rates, and what kernels get of them) and an [`Arrangement`] (mesh and
+//! plan). Messages are counted call by call, as the traced transport of `kinora-comm` counts them, and
+//! a test of the workspace holds the two equal for every plan of the registry. Time is a sum of what each kind of kernel takes at its efficiency and
 //! of what messages leave exposed; it knows no launch gaps, no stragglers and no slow clocks, so it
 //! is a lower bound that a good program comes near to.
 //!
@@ -19,17 +19,16 @@ mod hardware;
 mod job;
 mod links;
 mod memory;
+mod model;
 mod params;
+mod presets;
 mod row;
 mod search;
 mod traffic;
 mod wire;
 
-pub use anatomy::{
-    Along, Anatomy, Convention, FeedForward, MovieGenSizes, Norms, Outside, QkNorm, TextPath,
-    Weight,
-};
-pub use arrangement::{Arrangement, Context};
+pub use anatomy::{Anatomy, Convention, FeedForward, Norms, Outside, QkNorm, TextPath, Weight};
+pub use arrangement::Arrangement;
 pub use compute::{Seconds, Work};
 pub use decoder::{Decoder, Level};
 pub use hardware::{Efficiency, Hardware};
@@ -38,19 +37,24 @@ pub use job::{
     Training,
 };
 pub use memory::{Memory, Phase, Use};
+pub use model::Model;
+pub use presets::{BytesSizes, MovieGenSizes};
 pub use row::{Behind, Row};
-pub use search::search;
+pub use search::{search, search_jobs};
 pub use wire::Kind;
 
-use crate::Axis;
-use arrangement::Local;
+use crate::{Axis, PlanError};
+use model::Placed;
 use serde::Serialize;
 use thiserror::Error;
-use traffic::{Ledger, Passes};
+use traffic::Passes;
 
 /// Why there is no estimate.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CostError {
+    /// A plan that does not fit the mesh or the model.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// Something that cannot be shared out evenly.
     #[error("{what}: {units} cannot be cut over {parts}\n  help: {help}")]
     Uneven {
@@ -92,7 +96,7 @@ pub enum CostError {
 pub struct Estimate {
     /// The rank.
     pub rank: usize,
-    /// Blocks that are run forward again in each backward pass.
+    /// Blocks of the transformer that are run forward again in each backward pass.
     pub recomputed: usize,
     /// Bytes, by use and moment.
     pub memory: Memory,
@@ -129,24 +133,7 @@ impl Estimate {
     }
 }
 
-/// A transformer with its weights listed, to estimate many arrangements of.
-#[derive(Clone, Debug)]
-pub struct Model<'a> {
-    anatomy: &'a Anatomy,
-    block: Vec<Weight>,
-    outer: Vec<Weight>,
-}
-
-impl<'a> Model<'a> {
-    /// Lists the weights.
-    pub fn new(anatomy: &'a Anatomy) -> Self {
-        Self {
-            anatomy,
-            block: anatomy.block(),
-            outer: anatomy.outer(),
-        }
-    }
-
+impl Model<'_> {
     /// What `job` costs `rank` of the arrangement.
     ///
     /// # Errors
@@ -158,39 +145,34 @@ impl<'a> Model<'a> {
         arrangement: &Arrangement,
         rank: usize,
     ) -> Result<Estimate, CostError> {
-        let anatomy = self.anatomy;
+        let anatomy = self.stacks[0].anatomy;
         arrangement.check(anatomy, job)?;
         let ranks = arrangement.mesh.ranks();
         if rank >= ranks {
             return Err(CostError::NoRank { rank, ranks });
         }
-        let local = Local::new(anatomy, job, arrangement, rank);
-        let (block, outer) = (&self.block, &self.outer);
+        let placed = Placed::new(self, job, arrangement, rank);
         let capacity = hardware.capacity();
         let (recomputed, memory) = match job {
             Job::Training(job) => {
-                let with = |blocks: usize| {
-                    memory::training(anatomy, job, blocks, arrangement, &local, block, outer)
-                };
-                let fits = |blocks: usize| with(blocks).peak().total() as f64 <= capacity;
+                let with = |blocks| memory::training(job, &placed, &placed.recomputed(job, blocks));
+                let fits = |blocks| with(blocks).peak().total() as f64 <= capacity;
                 let blocks = match job.recompute {
-                    Recompute::All => anatomy.layers,
-                    Recompute::None => 0,
-                    Recompute::Blocks(blocks) => blocks.min(anatomy.layers),
                     Recompute::Least => least(anatomy.layers, fits),
+                    _ => 0,
                 };
-                (blocks, with(blocks))
+                (placed.recomputed(job, blocks), with(blocks))
             }
             Job::Generation(job) => {
-                let memory = memory::generation(anatomy, job, arrangement, &local, block, outer);
-                (0, memory)
+                let memory = memory::generation(job, &placed);
+                (vec![0; self.stacks.len()], memory)
             }
         };
-        let passes = passes(job, arrangement, recomputed);
-        let counts = [passes.forward, passes.backward, passes.recomputed].map(|n| n as f64);
-        let mut step = compute::step(anatomy, job, hardware, &local, counts);
-        let ledger = Ledger::new(anatomy, arrangement, &local, job.dtypes());
-        let mut traffic = ledger.rows(job, passes, block, outer);
+        let passes = passes(job, arrangement);
+        let counts = [passes.forward, passes.backward].map(|n| n as f64);
+        let mut step = compute::step(job, hardware, &placed, counts, &recomputed);
+        let mut traffic = traffic::rows(job, &placed, passes, &recomputed);
+        let recomputed = recomputed[0];
         links::take(&mut traffic, &arrangement.mesh, hardware);
         if job.habits().no_overlap {
             traffic.iter_mut().for_each(|row| row.exposed = row.seconds);
@@ -276,14 +258,13 @@ fn least(layers: usize, fits: impl Fn(usize) -> bool) -> usize {
     low.min(layers)
 }
 
-fn passes(job: &Job, arrangement: &Arrangement, recomputed: usize) -> Passes {
+fn passes(job: &Job, arrangement: &Arrangement) -> Passes {
     match job {
         Job::Training(job) => {
             let micro = (job.samples / (arrangement.span(Axis::Batch) * job.batch)) as u64;
             Passes {
                 forward: micro,
                 backward: micro,
-                recomputed: recomputed as u64,
             }
         }
         Job::Generation(job) => Passes {
@@ -293,7 +274,6 @@ fn passes(job: &Job, arrangement: &Arrangement, recomputed: usize) -> Passes {
                 1
             },
             backward: 0,
-            recomputed: 0,
         },
     }
 }

@@ -31,6 +31,9 @@ pub struct Row {
     pub axes: Vec<MeshAxis>,
     /// Ranks of the group.
     pub ranks: usize,
+    /// How far apart its ranks are along these axes: 1, but for a ring of groups that exchange heads.
+    #[serde(skip)]
+    pub stride: usize,
     /// Calls a step.
     pub calls: u64,
     /// Bytes that the rank passes in, a step.

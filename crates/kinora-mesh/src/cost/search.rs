@@ -1,7 +1,7 @@
 //! All arrangements of a number of devices that fit, fastest first.
 
-use super::{Anatomy, Arrangement, Context, Estimate, Guidance, Hardware, Job, Model};
-use crate::{Mesh, MeshAxis, Plan};
+use super::{Anatomy, Arrangement, Estimate, Guidance, Hardware, Job, Model};
+use crate::{ContextAttention, Mesh, MeshAxis, Plan};
 
 // Beyond these, groups that wait for each other in every block leave the node many times over.
 const WIDEST_TP: usize = 16;
@@ -16,11 +16,24 @@ pub fn search(
     hardware: &Hardware,
     gpus: usize,
 ) -> Vec<(Arrangement, Estimate)> {
+    search_jobs(anatomy, job, hardware, gpus, |_| Some(job.clone()))
+}
+
+/// [`search`] where the job depends on the arrangement, as the samples of a micro-batch do; one that
+/// has no job is left out. `job` says what kind of job all of them are.
+pub fn search_jobs(
+    anatomy: &Anatomy,
+    job: &Job,
+    hardware: &Hardware,
+    gpus: usize,
+    job_of: impl Fn(&Arrangement) -> Option<Job>,
+) -> Vec<(Arrangement, Estimate)> {
     let model = Model::new(anatomy);
     let mut found: Vec<(Arrangement, Estimate)> = candidates(anatomy, job, gpus)
         .into_iter()
         .filter_map(|arrangement| {
-            let estimate = model.estimate(job, hardware, &arrangement, 0).ok()?;
+            let job = job_of(&arrangement)?;
+            let estimate = model.estimate(&job, hardware, &arrangement, 0).ok()?;
             estimate.fits.then_some((arrangement, estimate))
         })
         .collect();
@@ -63,12 +76,12 @@ fn candidates(anatomy: &Anatomy, job: &Job, gpus: usize) -> Vec<Arrangement> {
                     tp,
                 };
                 for plan in plans(&mesh) {
-                    for context in contexts(anatomy, cp, tp) {
-                        out.push(Arrangement {
-                            mesh,
-                            plan: plan.clone(),
-                            context,
-                        });
+                    for attention in attentions(anatomy, cp, tp) {
+                        let plan = Plan {
+                            attention,
+                            ..plan.clone()
+                        };
+                        out.push(Arrangement { mesh, plan });
                     }
                 }
             }
@@ -99,21 +112,21 @@ fn plans(mesh: &Mesh) -> Vec<Plan> {
         .collect()
 }
 
-/// Context strategies for `cp` ranks, given the heads that `tp` leaves.
-fn contexts(anatomy: &Anatomy, cp: usize, tp: usize) -> Vec<Context> {
+/// How attention may span `cp` ranks, given the heads that `tp` leaves.
+fn attentions(anatomy: &Anatomy, cp: usize, tp: usize) -> Vec<Option<ContextAttention>> {
     if cp == 1 {
-        return vec![Context::Ring];
+        return vec![None];
     }
     let heads = |n: usize| {
         (anatomy.heads / tp).is_multiple_of(n) && (anatomy.kv_heads / tp).is_multiple_of(n)
     };
-    let mut out = vec![Context::Ring, Context::Gather];
+    let mut out = vec![ContextAttention::RING, ContextAttention::Gather];
     if heads(cp) {
-        out.push(Context::Ulysses);
+        out.push(ContextAttention::ULYSSES);
     }
     let inner = divisors(cp).filter(|n| *n > 1 && *n < cp && heads(*n));
-    out.extend(inner.map(|ulysses| Context::Hybrid { ulysses }));
-    out
+    out.extend(inner.map(|ulysses| ContextAttention::hybrid(ulysses, cp / ulysses)));
+    out.into_iter().map(Some).collect()
 }
 
 fn divisors(n: usize) -> impl Iterator<Item = usize> {

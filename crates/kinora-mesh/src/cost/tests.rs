@@ -1,8 +1,8 @@
 use super::*;
-use crate::{Mesh, MeshAxis, Plan};
+use crate::{ContextAttention, Mesh, MeshAxis, Plan};
 use std::time::Instant;
 
-pub(super) fn arrangement(mesh: Mesh, context: Context) -> Arrangement {
+pub(super) fn arrangement(mesh: Mesh, attention: ContextAttention) -> Arrangement {
     use MeshAxis::{Cp, Fsdp, Replicate, Tp};
     Arrangement {
         mesh,
@@ -12,9 +12,8 @@ pub(super) fn arrangement(mesh: Mesh, context: Context) -> Arrangement {
             heads: vec![Tp],
             hidden: vec![Tp],
             params: vec![Fsdp],
-            attention: None,
+            attention: Some(attention).filter(|_| mesh.cp > 1),
         },
-        context,
     }
 }
 
@@ -29,6 +28,19 @@ pub(super) fn training(tokens: usize, samples: usize) -> Training {
         habits: Habits::default(),
     }
 }
+
+// Kinora computes blocks whose weights are cut again, whatever is asked.
+const KEPT: Habits = Habits {
+    cut_kept: true,
+    residual_f32: false,
+    qk_f32: false,
+    rope_f64: false,
+    eager: false,
+    outer_kept: false,
+    ampere_attention: false,
+    conv_copies: false,
+    no_overlap: false,
+};
 
 fn on(hardware: &str, job: &Job, arrangement: &Arrangement) -> Estimate {
     let hardware = Hardware::named(hardware).unwrap();
@@ -45,7 +57,7 @@ fn movie_gen_30b_fits_by_its_own_plan_and_by_no_smaller_one() {
         tp,
         ..Mesh::default()
     };
-    for context in [Context::Gather, Context::Ring] {
+    for context in [ContextAttention::Gather, ContextAttention::RING] {
         let own = on("h100-sxm", &job, &arrangement(mesh(768, 2, 4), context));
         assert!(
             own.fits,
@@ -57,17 +69,18 @@ fn movie_gen_30b_fits_by_its_own_plan_and_by_no_smaller_one() {
     let alone = on(
         "h100-sxm",
         &job,
-        &arrangement(mesh(2, 1, 4), Context::Gather),
+        &arrangement(mesh(2, 1, 4), ContextAttention::Gather),
     );
     assert!(!alone.fits);
     let kept = Job::Training(Training {
         recompute: Recompute::None,
+        habits: KEPT,
         ..training(73_728, 1536)
     });
     let kept = on(
         "h100-sxm",
         &kept,
-        &arrangement(mesh(768, 2, 4), Context::Gather),
+        &arrangement(mesh(768, 2, 4), ContextAttention::Gather),
     );
     assert!(!kept.fits, "all activations of 48 blocks do not fit");
 }
@@ -82,6 +95,7 @@ fn ranks_together_do_the_work_of_one() {
     };
     let job = Job::Training(Training {
         recompute: Recompute::None,
+        habits: KEPT,
         ..training(4_099, 4)
     });
     let hardware = Hardware::named("h100-sxm").unwrap();
@@ -95,21 +109,21 @@ fn ranks_together_do_the_work_of_one() {
             })
             .sum()
     };
-    let one = flops(Mesh::default(), Context::Ring);
+    let one = flops(Mesh::default(), ContextAttention::RING);
     for (mesh, context) in [
         (
             Mesh {
                 fsdp: 4,
                 ..Mesh::default()
             },
-            Context::Ring,
+            ContextAttention::RING,
         ),
         (
             Mesh {
                 tp: 4,
                 ..Mesh::default()
             },
-            Context::Ring,
+            ContextAttention::RING,
         ),
         (
             Mesh {
@@ -117,14 +131,14 @@ fn ranks_together_do_the_work_of_one() {
                 tp: 2,
                 ..Mesh::default()
             },
-            Context::Gather,
+            ContextAttention::Gather,
         ),
         (
             Mesh {
                 cp: 4,
                 ..Mesh::default()
             },
-            Context::Ulysses,
+            ContextAttention::ULYSSES,
         ),
     ] {
         let many = flops(mesh, context);
@@ -145,7 +159,7 @@ fn cut_parameters_are_stored_once_in_all() {
             fsdp: 6,
             ..Mesh::default()
         },
-        Context::Ring,
+        ContextAttention::RING,
     );
     let stored: usize = (0..6)
         .map(|rank| {
@@ -170,11 +184,11 @@ fn what_does_not_divide_is_refused_with_the_numbers() {
             tp: 3,
             ..Mesh::default()
         },
-        Context::Ring,
+        ContextAttention::RING,
     );
     let text = refuse(Job::Training(training(1_000, 1)), three);
     assert!(
-        text.starts_with("query heads: 40 cannot be cut over 3"),
+        text.starts_with("query heads: 40 heads cannot be cut evenly over 3 ranks (tp)"),
         "{text}"
     );
     let sixteen = arrangement(
@@ -182,11 +196,11 @@ fn what_does_not_divide_is_refused_with_the_numbers() {
             cp: 16,
             ..Mesh::default()
         },
-        Context::Ulysses,
+        ContextAttention::ULYSSES,
     );
     let text = refuse(Job::Training(training(1_000, 1)), sixteen);
     assert!(
-        text.starts_with("heads of a rank: 40 cannot be cut over 16"),
+        text.starts_with("query heads: 40 heads cannot be shared by tp 1 x ulysses 16"),
         "{text}"
     );
     let four = arrangement(
@@ -194,7 +208,7 @@ fn what_does_not_divide_is_refused_with_the_numbers() {
             fsdp: 4,
             ..Mesh::default()
         },
-        Context::Ring,
+        ContextAttention::RING,
     );
     let text = refuse(Job::Training(training(1_000, 6)), four);
     assert!(
@@ -208,6 +222,7 @@ fn no_more_is_recomputed_than_memory_asks() {
     let job = |recompute| {
         Job::Training(Training {
             recompute,
+            habits: KEPT,
             ..training(73_728, 1536)
         })
     };
@@ -217,7 +232,7 @@ fn no_more_is_recomputed_than_memory_asks() {
         tp: 4,
         ..Mesh::default()
     };
-    let plan = arrangement(mesh, Context::Gather);
+    let plan = arrangement(mesh, ContextAttention::Gather);
     let least = on("h100-sxm", &job(Recompute::Least), &plan);
     assert!(least.fits && least.recomputed > 0, "{}", least.recomputed);
     let fewer = Recompute::Blocks(least.recomputed - 1);
@@ -246,8 +261,10 @@ fn a_search_of_6144_devices_takes_less_than_a_second() {
     );
     assert!(found.iter().all(|(_, estimate)| estimate.fits));
     assert!(found.iter().all(|(a, _)| a.mesh.ranks() == 6144));
-    let of = |context| found.iter().any(|(a, _)| a.context == context);
-    assert!(of(Context::Ring) && of(Context::Gather) && of(Context::Ulysses));
+    let of = |context| found.iter().any(|(a, _)| a.plan.attention == Some(context));
+    assert!(
+        of(ContextAttention::RING) && of(ContextAttention::Gather) && of(ContextAttention::ULYSSES)
+    );
 }
 
 /// Slower links and slower kernels never make a step faster.
@@ -261,7 +278,7 @@ fn time_follows_the_rates() {
             tp: 4,
             ..Mesh::default()
         },
-        Context::Ring,
+        ContextAttention::RING,
     );
     let fast = Hardware::named("h100-sxm").unwrap();
     let anatomy = Anatomy::movie_gen_30b();
@@ -319,7 +336,8 @@ fn a_search_for_generation_uses_every_device_on_one_sample() {
         })
     };
     let found = search(&anatomy, &job(Guidance::TwoPasses), &hardware, 8);
-    let eight = |a: &Arrangement| a.mesh.cp == 8 && a.context == Context::Ulysses;
+    let eight =
+        |a: &Arrangement| a.mesh.cp == 8 && a.plan.attention == Some(ContextAttention::ULYSSES);
     assert!(found.iter().any(|(a, _)| eight(a)));
     assert!(found.iter().all(|(a, _)| a.mesh.cp * a.mesh.tp == 8));
     let halves = search(&anatomy, &job(Guidance::CfgAxis), &hardware, 8);

@@ -1,85 +1,118 @@
 //! What one rank sends in a step: one small function a rule, each a mirror of what the engine does.
 
 use super::arrangement::Local;
+use super::model::Placed;
 use super::wire::{self, Bytes, Kind};
-use super::{
-    Anatomy, Arrangement, Behind, Context, Dtypes, Guidance, Job, QkNorm, Row, TextPath, Training,
-    Weight,
-};
+use super::{Anatomy, Arrangement, Behind, Dtypes, Guidance, Job, QkNorm, Row, TextPath, Training};
 use crate::{Axis, MeshAxis, part};
 
-// The engine sends keys and values in a call each, and so their gradients.
-const KEYS_AND_VALUES: u64 = 2;
+// The engine sends keys and values together, and so their gradients.
+const KEYS_AND_VALUES: usize = 2;
 
-/// Collects the rows of one step.
+/// Collects the rows of one step, of one stack of blocks at a time.
 pub(super) struct Ledger<'a> {
     pub(super) anatomy: &'a Anatomy,
     pub(super) arrangement: &'a Arrangement,
     pub(super) local: &'a Local,
     pub(super) dtypes: Dtypes,
+    pub(super) names: &'static Names,
     pub(super) rows: Vec<Row>,
 }
 
-/// How often a step passes the blocks, forward and back.
+/// How often a step passes the model, forward and back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Passes {
     /// Forward passes a step.
     pub forward: u64,
     /// Backward passes a step: micro-batches, or none.
     pub backward: u64,
-    /// Blocks run forward again in each backward pass.
-    pub recomputed: u64,
 }
 
-impl<'a> Ledger<'a> {
-    pub(super) fn new(
-        anatomy: &'a Anatomy,
-        arrangement: &'a Arrangement,
-        local: &'a Local,
-        dtypes: Dtypes,
-    ) -> Self {
-        Self {
-            anatomy,
-            arrangement,
+/// What the rows of a stack are called.
+pub(super) struct Names {
+    into: &'static str,
+    out_of: &'static str,
+    back_out_of: &'static str,
+    back_into: &'static str,
+    pub(super) weights: &'static str,
+    pub(super) weights_back: &'static str,
+    pub(super) gradients: &'static str,
+}
+
+const TRANSFORMER: Names = Names {
+    into: "tokens into cut layers",
+    out_of: "sums out of cut layers",
+    back_out_of: "gradients out of cut layers",
+    back_into: "gradients into cut layers",
+    weights: "weights of blocks",
+    weights_back: "weights of blocks, back",
+    gradients: "gradients of blocks",
+};
+
+// Text is never cut, so that nothing is gathered at entries.
+const ENCODER: Names = Names {
+    into: "",
+    out_of: "sums out of the encoder's cut layers",
+    back_out_of: "gradients out of the encoder's cut layers",
+    back_into: "",
+    weights: "weights of the encoder's blocks",
+    weights_back: "weights of the encoder's blocks, back",
+    gradients: "gradients of the encoder's blocks",
+};
+
+/// All rows of a step with so many blocks of each stack recomputed.
+pub(super) fn rows(
+    job: &Job,
+    placed: &Placed<'_>,
+    passes: Passes,
+    recomputed: &[usize],
+) -> Vec<Row> {
+    let mut rows = vec![];
+    for (i, (stack, local)) in placed.model.stacks.iter().zip(&placed.locals).enumerate() {
+        let mut ledger = Ledger {
+            anatomy: stack.anatomy,
+            arrangement: placed.arrangement,
             local,
-            dtypes,
-            rows: vec![],
-        }
-    }
-
-    /// All rows of a step.
-    pub(super) fn rows(
-        mut self,
-        job: &Job,
-        passes: Passes,
-        block: &[Weight],
-        outer: &[Weight],
-    ) -> Vec<Row> {
-        let layers = self.anatomy.layers as u64;
-        let again = passes.recomputed * passes.backward;
+            dtypes: job.dtypes(),
+            names: if i == 0 { &TRANSFORMER } else { &ENCODER },
+            rows,
+        };
+        let layers = stack.anatomy.layers as u64;
+        let again = recomputed[i] as u64 * passes.backward;
         let (forward, backward) = (layers * passes.forward + again, layers * passes.backward);
-        self.tensor_parallel(forward, backward);
-        self.qk_norm(forward, backward);
-        self.text_entry(passes.backward);
-        self.context(forward, backward);
-        self.sharded_block(layers * passes.forward, backward, block);
-        self.sharded_outside(passes, outer);
-        self.join(passes.forward);
-        match job {
-            Job::Training(job) => {
-                self.batch(job);
-                self.partial_gradients(block, outer);
-                self.scalars(block, outer);
-            }
-            Job::Generation(job) => {
-                if job.guidance == Guidance::CfgAxis {
-                    self.guidance();
-                }
+        ledger.tensor_parallel(forward, backward);
+        ledger.qk_norm(forward, backward);
+        ledger.context(forward, backward);
+        ledger.sharded_block(layers * passes.forward, backward, &stack.block);
+        rows = ledger.rows;
+    }
+    let mut ledger = Ledger {
+        anatomy: placed.model.stacks[0].anatomy,
+        arrangement: placed.arrangement,
+        local: &placed.locals[0],
+        dtypes: job.dtypes(),
+        names: &TRANSFORMER,
+        rows,
+    };
+    ledger.text_entry(passes.backward);
+    ledger.sharded_outside(passes, &placed.model.outer);
+    ledger.join(passes.forward);
+    match job {
+        Job::Training(job) => {
+            ledger.batch(job);
+            ledger.partial_gradients(placed.model);
+            ledger.scalars(placed.model);
+        }
+        Job::Generation(job) => {
+            if job.guidance == Guidance::CfgAxis {
+                ledger.guidance();
             }
         }
-        self.rows
     }
+    ledger.rows
+}
 
+impl Ledger<'_> {
     pub(super) fn push(
         &mut self,
         what: &'static str,
@@ -112,6 +145,7 @@ impl<'a> Ledger<'a> {
             collective,
             axes: axes.to_vec(),
             ranks,
+            stride: 1,
             calls,
             payload: calls * one.payload,
             ring: calls * one.ring,
@@ -131,7 +165,7 @@ impl<'a> Ledger<'a> {
         let local = self.local;
         let attentions = match self.anatomy.text {
             TextPath::Cross => 2,
-            TextPath::Joint => 1,
+            TextPath::Joint | TextPath::Nothing => 1,
         };
         let branches = attentions * u64::from(local.heads_cut) + u64::from(local.hidden_cut);
         if branches == 0 {
@@ -141,37 +175,18 @@ impl<'a> Ledger<'a> {
         let gather = wire::all_gather(of, local.tp_index, local.tp);
         let scatter = wire::reduce_scatter(of, local.tp_index, local.tp);
         let reduce = wire::all_reduce(self.computed(local.chunk, local.width), local.tp);
-        let rows: &[(&str, Kind, u64, Bytes)] = if local.sequence_parallel {
+        let names = self.names;
+        let rows: &[(&'static str, Kind, u64, Bytes)] = if local.sequence_parallel {
             &[
-                ("tokens into cut layers", Kind::AllGather, forward, gather),
-                (
-                    "sums out of cut layers",
-                    Kind::ReduceScatter,
-                    forward,
-                    scatter,
-                ),
-                (
-                    "gradients out of cut layers",
-                    Kind::ReduceScatter,
-                    backward,
-                    scatter,
-                ),
-                (
-                    "gradients into cut layers",
-                    Kind::AllGather,
-                    backward,
-                    gather,
-                ),
+                (names.into, Kind::AllGather, forward, gather),
+                (names.out_of, Kind::ReduceScatter, forward, scatter),
+                (names.back_out_of, Kind::ReduceScatter, backward, scatter),
+                (names.back_into, Kind::AllGather, backward, gather),
             ]
         } else {
             &[
-                ("sums out of cut layers", Kind::AllReduce, forward, reduce),
-                (
-                    "gradients out of cut layers",
-                    Kind::AllReduce,
-                    backward,
-                    reduce,
-                ),
+                (names.out_of, Kind::AllReduce, forward, reduce),
+                (names.back_out_of, Kind::AllReduce, backward, reduce),
             ]
         };
         for &(what, kind, calls, one) in rows {
@@ -186,14 +201,12 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Sums of squares over all heads, one number in f32 for each query and key token.
+    /// Sums of squares over all heads, one number for each query and key token.
     fn qk_norm(&mut self, forward: u64, backward: u64) {
         let local = self.local;
         if self.anatomy.qk_norm != QkNorm::AcrossHeads || !local.heads_cut {
             return;
         }
-        let one =
-            |tokens: usize| wire::all_reduce(local.batch * tokens * size_of::<f32>(), local.tp);
         let mut kinds = vec![("query and key norms", 2, local.chunk)];
         if self.anatomy.text == TextPath::Cross {
             kinds.push(("cross-attention query norms", 1, local.chunk));
@@ -201,12 +214,13 @@ impl<'a> Ledger<'a> {
         }
         for (what, each, tokens) in kinds {
             let calls = each * (forward + backward);
+            let one = wire::all_reduce(self.computed(tokens, 1), local.tp);
             self.push(
                 what,
                 Kind::AllReduce,
                 &[MeshAxis::Tp],
                 calls,
-                one(tokens),
+                one,
                 Behind::Nothing,
             );
         }
@@ -234,15 +248,14 @@ impl<'a> Ledger<'a> {
         if local.cp < 2 {
             return;
         }
-        let [ulysses, ring] = self.arrangement.context.split(local.cp);
+        let [ulysses, ring] = self.arrangement.degrees();
         if ulysses > 1 {
             self.heads_for_tokens(ulysses, forward, backward);
         }
-        if ring > 1 {
-            match self.arrangement.context {
-                Context::Gather => self.gathered_keys(forward, backward),
-                _ => self.ring(ulysses, ring, forward, backward),
-            }
+        if self.arrangement.gathers() {
+            self.gathered_keys(forward, backward);
+        } else if ring > 1 {
+            self.ring(ulysses, ring, forward, backward);
         }
     }
 
@@ -258,41 +271,28 @@ impl<'a> Ledger<'a> {
             let to = |peer| self.computed(local.chunk_of(group * ranks + peer), width / ranks);
             wire::all_to_all(to, index, ranks)
         };
+        let all = local.query + KEYS_AND_VALUES * local.key;
         let rows = [
-            ("queries to their heads", forward, 1, out(local.query)),
-            (
-                "keys and values to their heads",
-                forward,
-                KEYS_AND_VALUES,
-                out(local.key),
-            ),
-            ("attention to its tokens", forward, 1, back(local.query)),
+            ("queries, keys and values to their heads", forward, out(all)),
+            ("attention to its tokens", forward, back(local.query)),
             (
                 "gradients of attention to their heads",
                 backward,
-                1,
                 out(local.query),
             ),
             (
-                "gradients of queries to their tokens",
+                "gradients of queries, keys and values to their tokens",
                 backward,
-                1,
-                back(local.query),
-            ),
-            (
-                "gradients of keys and values to their tokens",
-                backward,
-                KEYS_AND_VALUES,
-                back(local.key),
+                back(all),
             ),
         ];
-        for (what, passes, calls, one) in rows {
+        for (what, calls, one) in rows {
             self.push_over(
                 what,
                 Kind::AllToAll,
                 &[MeshAxis::Cp],
                 ranks,
-                passes * calls,
+                calls,
                 one,
                 Behind::Nothing,
             );
@@ -302,29 +302,26 @@ impl<'a> Ledger<'a> {
     /// All keys and values to everybody; back, the same again, and the sum of their gradients.
     fn gathered_keys(&mut self, forward: u64, backward: u64) {
         let local = self.local;
-        let of = |index| self.computed(local.chunk_of(index), local.key);
+        let width = KEYS_AND_VALUES * local.key;
+        let of = |index| self.computed(local.chunk_of(index), width);
         let gather = wire::all_gather(of, local.cp_index, local.cp);
-        let calls = KEYS_AND_VALUES * (forward + backward);
-        self.push(
-            "keys and values",
-            Kind::AllGather,
-            &[MeshAxis::Cp],
-            calls,
-            gather,
-            Behind::Nothing,
-        );
-        let reduce = self.dtypes.reduce.size();
-        let of = |index| local.batch * local.chunk_of(index) * local.key * reduce;
         let scatter = wire::reduce_scatter(of, local.cp_index, local.cp);
-        let calls = KEYS_AND_VALUES * backward;
-        self.push(
-            "gradients of keys and values",
-            Kind::ReduceScatter,
-            &[MeshAxis::Cp],
-            calls,
-            scatter,
-            Behind::Nothing,
-        );
+        for (what, kind, calls, one) in [
+            (
+                "keys and values",
+                Kind::AllGather,
+                forward + backward,
+                gather,
+            ),
+            (
+                "gradients of keys and values",
+                Kind::ReduceScatter,
+                backward,
+                scatter,
+            ),
+        ] {
+            self.push(what, kind, &[MeshAxis::Cp], calls, one, Behind::Nothing);
+        }
     }
 
     /// Keys and values from neighbour to neighbour; back, the same, and their gradients once round.
@@ -338,7 +335,7 @@ impl<'a> Ledger<'a> {
                 .map(|peer| local.chunk_of(group * ulysses + peer))
                 .sum()
         };
-        let key = local.key / ulysses;
+        let key = KEYS_AND_VALUES * local.key / ulysses;
         let sum = |hops: usize, width: usize| {
             let bytes = |hop| local.batch * tokens(hop) * key * width;
             let total: usize = (0..hops).map(bytes).sum();
@@ -346,7 +343,9 @@ impl<'a> Ledger<'a> {
         };
         let axes = [MeshAxis::Cp];
         let (there, home) = (ring - 1, ring);
-        let (compute, reduce) = (self.dtypes.compute.size(), self.dtypes.reduce.size());
+        // What is added up rank by rank is kept in 32 bits at least.
+        let compute = self.dtypes.compute.size();
+        let reduce = compute.max(size_of::<f32>());
         let rows = [
             (
                 "keys and values round the ring",
@@ -372,7 +371,6 @@ impl<'a> Ledger<'a> {
         ];
         for (what, passes, hops, width, behind) in rows {
             // The hops differ in length, so one pass is summed first and its calls are counted after.
-            let passes = KEYS_AND_VALUES * passes;
             self.push_over(
                 what,
                 Kind::Exchange,
@@ -384,6 +382,7 @@ impl<'a> Ledger<'a> {
             );
             if let Some(row) = self.rows.last_mut().filter(|row| row.what == what) {
                 row.calls *= hops as u64;
+                row.stride = ulysses;
             }
         }
     }
@@ -421,7 +420,8 @@ impl<'a> Ledger<'a> {
     fn guidance(&mut self) {
         let local = self.local;
         let mesh = &self.arrangement.mesh;
-        let bytes = self.computed(local.tokens, self.anatomy.token_out);
+        let numbers = local.batch * local.tokens * self.anatomy.token_out;
+        let bytes = numbers * self.dtypes.master.size();
         let at = mesh.coordinate(local.rank, MeshAxis::Cfg);
         let one = wire::all_gather(|_| bytes, at, mesh.cfg);
         self.push(
@@ -437,7 +437,7 @@ impl<'a> Ledger<'a> {
     /// The latents of a data group's samples, in f32, from its first rank, which reads them. A short
     /// header, with the captions, goes before them and is not counted.
     fn batch(&mut self, job: &Training) {
-        let Arrangement { mesh, plan, .. } = self.arrangement;
+        let Arrangement { mesh, plan } = self.arrangement;
         let axes = plan.data_group(mesh);
         let samples = job.samples / self.arrangement.span(Axis::Batch);
         let bytes = samples * job.tokens * self.anatomy.token_in * size_of::<f32>();
@@ -449,24 +449,23 @@ impl<'a> Ledger<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::Along;
     use crate::cost::tests::{arrangement, training};
-    use crate::{Mesh, Plan};
+    use crate::cost::{Model, Weight};
+    use crate::{ContextAttention, Mesh, Plan};
 
     fn rows(arrangement: &Arrangement, rank: usize) -> Vec<Row> {
         let anatomy = Anatomy::wan_2_1_14b();
         let job = Job::Training(training(1_001, 8));
-        let local = Local::new(&anatomy, &job, arrangement, rank);
+        let model = Model::new(&anatomy);
         let passes = Passes {
             forward: 1,
             backward: 1,
-            recomputed: 0,
         };
-        Ledger::new(&anatomy, arrangement, &local, Dtypes::default()).rows(
+        super::rows(
             &job,
+            &Placed::new(&model, &job, arrangement, rank),
             passes,
-            &anatomy.block(),
-            &anatomy.outer(),
+            &[0],
         )
     }
 
@@ -479,7 +478,7 @@ mod tests {
                 tp: 2,
                 ..Mesh::default()
             },
-            Context::Gather,
+            ContextAttention::Gather,
         );
         for (what, width, each) in [("keys and values", 2560, 4 * 40), ("output tokens", 64, 1)] {
             let of = |rank: usize| -> u64 {
@@ -498,7 +497,7 @@ mod tests {
             cp: 8,
             ..Mesh::default()
         };
-        let hybrid = arrangement(mesh, Context::Hybrid { ulysses: 4 });
+        let hybrid = arrangement(mesh, ContextAttention::hybrid(4, 2));
         let sent: u64 = (0..8)
             .map(|rank| {
                 let rows = rows(&hybrid, rank);
@@ -506,7 +505,7 @@ mod tests {
                     .iter()
                     .find(|row| row.what == "keys and values round the ring");
                 let row = row.expect("a hybrid has a ring");
-                assert_eq!((row.ranks, row.calls), (2, 80));
+                assert_eq!((row.ranks, row.calls), (2, 40));
                 row.ring
             })
             .sum();
@@ -519,7 +518,6 @@ mod tests {
         let alone = Arrangement {
             mesh: Mesh::default(),
             plan: Plan::default(),
-            context: Context::Ring,
         };
         assert_eq!(rows(&alone, 0).len(), 0);
     }
@@ -533,13 +531,17 @@ mod tests {
             ..Mesh::default()
         };
         let anatomy = Anatomy::wan_2_1_14b();
-        let rows = rows(&arrangement(mesh, Context::Ring), 0);
+        let rows = rows(&arrangement(mesh, ContextAttention::RING), 0);
         let sums = rows.iter().filter(|row| row.what == "gradients");
         let summed: u64 = sums.map(|row| row.payload).sum();
         let cut: usize = anatomy
             .block()
             .iter()
-            .filter(|w| w.along != Along::Whole)
+            .filter(|w| {
+                w.dims
+                    .iter()
+                    .any(|d| matches!(d.axis, Axis::Heads | Axis::Hidden))
+            })
             .map(Weight::elements)
             .sum();
         let rank = anatomy.elements() - anatomy.layers * cut / 2;

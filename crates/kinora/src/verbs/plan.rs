@@ -1,239 +1,188 @@
-//! `kinora plan`: the mesh, how each weight is cut, and the bytes of each rank.
+//! `kinora plan`: what a mesh and a plan cost, before anything is started.
+
+mod job;
+mod show;
+mod weights;
 
 use super::json;
-use crate::cli::Plan;
+use crate::cli::Plan as Args;
 use crate::config::read;
-use crate::device::host;
-use crate::failure::Outcome;
-use burn::tensor::DType;
-use kinora_mesh::{Axis, Layout, MeshAxis};
-use kinora_models::TextToVideo;
-use kinora_models::movie_gen::MovieGen;
-use kinora_shard::{Cx, ParamSpec, Sharding};
+use crate::failure::{Failure, OrInput, Outcome};
+use job::{Asked, scaled};
+use kinora_mesh::cost::{Arrangement, Estimate, Hardware, Job, estimate, search_jobs};
+use kinora_mesh::{Axis, Mesh, MeshAxis};
 use serde::Serialize;
+use std::fs;
+use std::path::Path;
+use weights::Weights;
 
-// Weights, their average, gradients and AdamW's two moments.
-const COPIES: [&str; 5] = [
-    "weights",
-    "average",
-    "gradients",
-    "first moments",
-    "second moments",
-];
+// Configurations of more ranks than this are taken to be meant for GPUs.
+const SMALL: usize = 8;
+// Plans that a search shows.
+const SHOWN: usize = 10;
 
 #[derive(Serialize)]
 struct Report {
     ranks: usize,
     mesh: String,
     plan: Vec<(String, String)>,
+    data_groups: usize,
     parameters: usize,
     dtype: String,
-    data_groups: usize,
-    weights: Vec<Weight>,
-    ranks_bytes: Vec<RankBytes>,
+    hardware: String,
+    assumed: Vec<String>,
+    #[serde(flatten)]
+    found: Found,
 }
 
 #[derive(Serialize)]
-struct Weight {
-    path: String,
-    shape: Vec<usize>,
-    cut: Vec<String>,
-    local: Vec<usize>,
-    gradient_summed_over: Vec<String>,
+#[serde(untagged)]
+enum Found {
+    /// What each rank holds.
+    Weights(Weights),
+    /// What the configured plan costs rank 0, which has the longest parts.
+    Estimate { job: Job, estimate: Box<Estimate> },
+    /// The fastest plans that fit, of so many.
+    Search { fit: usize, best: Vec<Ranked> },
 }
 
 #[derive(Serialize)]
-struct RankBytes {
-    rank: usize,
-    elements: usize,
-    bytes_by_kind: Vec<(&'static str, usize)>,
-    bytes: usize,
+struct Ranked {
+    arrangement: Arrangement,
+    estimate: Estimate,
 }
 
-pub(crate) fn plan(args: &Plan) -> Outcome {
-    let config = read(&args.config.config, &args.config.changes.set)?;
-    let video = config.video()?;
-    let dtype: DType = config.run.dtype.precision().stored;
-    let (mesh, plan) = (config.mesh, &config.plan);
-    let device = host();
-    let on = |rank| {
-        let cx = Cx::dry(&device, dtype, &Sharding::pretend(mesh, plan.clone(), rank));
-        match &config.text {
-            Some(text) => drop(TextToVideo::new(&cx, &video, text)),
-            None => drop(MovieGen::new(&cx, &video)),
+pub(crate) fn plan(args: &Args) -> Outcome {
+    let mut config = read(&args.config.config, &args.config.changes.set)?;
+    let own = config.mesh;
+    if args.generate && args.gpus.is_some() && !args.search {
+        return Err(Failure::input(
+            "--gpus makes more data groups, but one sample needs only one\n  help: add --search, or set mesh.cp or mesh.cfg",
+        ));
+    }
+    let ranks = args.gpus.unwrap_or_else(|| own.ranks());
+    match (args.gpus, args.search) {
+        (Some(0), true) => {
+            return Err(Failure::input("--gpus 0\n  help: use at least 1"));
         }
-        cx.table().specs().to_vec()
-    };
-    let specs = on(0);
-    let width = dtype.size();
-    let ranks_bytes = (0..mesh.ranks()).map(|rank| {
-        let elements = on(rank).iter().map(ParamSpec::local_len).sum::<usize>();
-        let bytes_by_kind: Vec<_> = COPIES
-            .iter()
-            .map(|&kind| (kind, elements * width))
-            .collect();
-        RankBytes {
-            rank,
-            elements,
-            bytes_by_kind,
-            bytes: COPIES.len() * elements * width,
+        (Some(ranks), false) => config.mesh = scaled(own, &config.plan, ranks)?,
+        // The search finds a mesh; the batch is that of as many data groups as the configured one makes.
+        (Some(ranks), true) => {
+            let groups = (ranks / (own.cp * own.tp)).max(1);
+            config.mesh = Mesh {
+                replicate: groups,
+                fsdp: 1,
+                ..own
+            };
         }
-    });
-    let names = |axes: &[MeshAxis]| axes.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let cuts = |layout: &Layout| {
-        layout
-            .axes
-            .iter()
-            .map(|axes| names(axes).join(" x "))
-            .collect::<Vec<_>>()
+        (None, _) => {}
+    }
+    let arrangement = Arrangement {
+        mesh: config.mesh,
+        plan: config.plan.clone(),
     };
+    let groups = if args.search {
+        config.mesh.replicate * config.mesh.fsdp
+    } else {
+        arrangement.span(Axis::Batch)
+    };
+    let asked = Asked::new(&config, groups, args.generate)?;
+    let hardware = hardware(args, ranks)?;
+    let parameters = asked.anatomy.elements();
+    let dtype = {
+        let precision = config.run.dtype.precision();
+        let [stored, computed] =
+            [precision.stored, precision.computed].map(|dtype| format!("{dtype:?}").to_lowercase());
+        if stored == computed {
+            stored
+        } else {
+            format!("{stored}, computed in {computed}")
+        }
+    };
+    let mut assumed = asked.assumed.clone();
+    let found = if args.weights {
+        assumed.clear();
+        Found::Weights(Weights::of(&config, config.mesh, &config.plan)?)
+    } else if args.search {
+        let asked = asked.free();
+        let all = search_jobs(
+            &asked.anatomy,
+            &asked.job,
+            &hardware,
+            ranks,
+            |arrangement| asked.on(arrangement).ok(),
+        );
+        let ranked = |(arrangement, estimate)| Ranked {
+            arrangement,
+            estimate,
+        };
+        Found::Search {
+            fit: all.len(),
+            best: all.into_iter().take(SHOWN).map(ranked).collect(),
+        }
+    } else {
+        let job = asked.on(&arrangement)?;
+        let estimate = estimate(&asked.anatomy, &job, &hardware, &arrangement, 0).or_input()?;
+        let estimate = Box::new(estimate);
+        Found::Estimate { job, estimate }
+    };
+    let axes = [
+        Axis::Batch,
+        Axis::Seq,
+        Axis::Heads,
+        Axis::Hidden,
+        Axis::Params,
+    ];
+    let Arrangement { mesh, plan } = &arrangement;
+    let mut cuts: Vec<(String, String)> = axes
+        .map(|axis| (axis.to_string(), names(&plan.cuts(axis, mesh))))
+        .to_vec();
+    if let Some(attention) = plan.context(mesh) {
+        cuts.push(("attention".into(), attention.to_string()));
+    }
     let report = Report {
-        ranks: mesh.ranks(),
+        ranks,
         mesh: mesh.to_string(),
-        plan: [Axis::Batch, Axis::Seq, Axis::Heads, Axis::Hidden]
-            .map(|axis| (axis.to_string(), names(&plan.cuts(axis, &mesh)).join(" x ")))
-            .to_vec(),
-        parameters: specs
-            .iter()
-            .map(|spec| spec.layout.shape.iter().product::<usize>())
-            .sum(),
-        dtype: format!("{dtype:?}").to_lowercase(),
-        data_groups: mesh.span(&plan.cuts(Axis::Batch, &mesh)),
-        ranks_bytes: ranks_bytes.collect(),
-        weights: specs
-            .iter()
-            .map(|spec| Weight {
-                path: spec.path.clone(),
-                shape: spec.layout.shape.clone(),
-                cut: cuts(&spec.layout),
-                local: spec.layout.local_shape(),
-                gradient_summed_over: names(&spec.partial),
-            })
-            .collect(),
+        plan: cuts,
+        data_groups: groups,
+        parameters,
+        dtype,
+        hardware: hardware.name.clone(),
+        assumed,
+        found,
     };
     if args.json {
         json(&report);
     } else {
-        print(&report);
+        show::print(&report, &hardware);
     }
     Ok(())
 }
 
-fn print(report: &Report) {
-    say!(
-        "mesh: {} ({} ranks, {} data groups)",
-        report.mesh,
-        report.ranks,
-        report.data_groups
-    );
-    for (axis, cut) in &report.plan {
-        let cut = if cut.is_empty() {
-            "whole on every rank"
-        } else {
-            cut
-        };
-        say!("  {axis:8} {cut}");
+/// The device that was asked for, or the usual one for so many ranks.
+fn hardware(args: &Args, ranks: usize) -> Outcome<Hardware> {
+    let usual = if args.gpus.is_some() || ranks > SMALL {
+        "h100-sxm"
+    } else {
+        "cpu"
+    };
+    let name = args.hardware.as_deref().unwrap_or(usual);
+    let path = Path::new(name);
+    if path.extension().is_none() {
+        return Hardware::named(name).or_input();
     }
-    say!(
-        "\n{} parameters in {}\n",
-        count(report.parameters),
-        report.dtype
-    );
-    say!(
-        "{:44} {:>16} {:>16}  {:12} gradient summed over",
-        "weight",
-        "whole",
-        "rank 0",
-        "cut on"
-    );
-    for (shown, times) in fold(&report.weights) {
-        let shape = |shape: &[usize]| {
-            shape
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("x")
-        };
-        let cut: Vec<&str> = shown
-            .cut
-            .iter()
-            .map(|cut| if cut.is_empty() { "-" } else { cut.as_str() })
-            .collect();
-        let cut = if cut.iter().all(|cut| *cut == "-") {
-            "-".into()
-        } else {
-            cut.join(",")
-        };
-        let path = if times > 1 {
-            format!("{} (x{times})", shown.path)
-        } else {
-            shown.path.clone()
-        };
-        let sums = shown.gradient_summed_over.join(", ");
-        say!(
-            "{path:44} {:>16} {:>16}  {cut:12} {sums}",
-            shape(&shown.shape),
-            shape(&shown.local)
-        );
-    }
-    say!("\nbytes per rank, without activations:");
-    for rank in &report.ranks_bytes {
-        let kinds: Vec<String> = rank
-            .bytes_by_kind
-            .iter()
-            .map(|(kind, bytes)| format!("{kind} {}", size(*bytes)))
-            .collect();
-        say!(
-            "  rank {:3}: {} ({})",
-            rank.rank,
-            size(rank.bytes),
-            kinds.join(", ")
-        );
-    }
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::input(format!(
+            "{name} cannot be read: {error}\n  help: give a file, or one of {}",
+            Hardware::names().join(", ")
+        ))
+    })?;
+    Hardware::parse(&text).map_err(|error| Failure::input(format!("{name}: {error}")))
 }
 
-/// Layers that repeat are shown once, with a star for their number.
-fn fold(weights: &[Weight]) -> Vec<(Weight, usize)> {
-    let mut folded: Vec<(Weight, usize)> = vec![];
-    for weight in weights {
-        let parts: Vec<&str> = weight
-            .path
-            .split('.')
-            .map(|part| {
-                if part.parse::<usize>().is_ok() {
-                    "*"
-                } else {
-                    part
-                }
-            })
-            .collect();
-        let path = parts.join(".");
-        match folded
-            .iter_mut()
-            .find(|(shown, _)| shown.path == path && shown.shape == weight.shape)
-        {
-            Some((_, times)) => *times += 1,
-            None => folded.push((
-                Weight {
-                    path,
-                    shape: weight.shape.clone(),
-                    cut: weight.cut.clone(),
-                    local: weight.local.clone(),
-                    gradient_summed_over: weight.gradient_summed_over.clone(),
-                },
-                1,
-            )),
-        }
-    }
-    folded
-}
-
-fn count(n: usize) -> String {
-    match n as f64 {
-        n if n >= 1e9 => format!("{:.2} billion", n / 1e9),
-        n if n >= 1e6 => format!("{:.2} million", n / 1e6),
-        _ => n.to_string(),
-    }
+fn names(axes: &[MeshAxis]) -> String {
+    let names: Vec<String> = axes.iter().map(ToString::to_string).collect();
+    names.join(" x ")
 }
 
 fn size(bytes: usize) -> String {
