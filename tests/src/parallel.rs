@@ -2,6 +2,7 @@
 
 use crate::models::{Joint, WanNorms, text};
 use burn::tensor::{DType, Device};
+use kinora_comm::Transport;
 use kinora_comm::local::{self, World};
 use kinora_flow::Schedule;
 use kinora_generate::SampleConfig;
@@ -196,8 +197,16 @@ pub(crate) fn movie_gen() -> MovieGenConfig {
     }
 }
 
-/// What every rank of a row computes of a case.
 fn run<M: Denoiser>(row: &Row, case: &Case<M>) -> Vec<Record> {
+    run_on(row, case, |transport| transport)
+}
+
+/// What every rank of a row computes of a case, over transports wrapped by `wrap`.
+pub(crate) fn run_on<M: Denoiser>(
+    row: &Row,
+    case: &Case<M>,
+    wrap: impl Fn(Arc<dyn Transport>) -> Arc<dyn Transport> + Send + Sync + 'static,
+) -> Vec<Record> {
     let world = World {
         deadline: Duration::from_secs(120),
         ..World::new(row.mesh.ranks(), 1)
@@ -208,7 +217,7 @@ fn run<M: Denoiser>(row: &Row, case: &Case<M>) -> Vec<Record> {
     let attention = plan.attention.filter(|_| mesh.cp > 1);
     let plan = Plan { attention, ..plan };
     local::run(&world, move |transport| {
-        record(&case, &Sharding::new(transport, mesh, plan.clone())?)
+        record(&case, &Sharding::new(wrap(transport), mesh, plan.clone())?)
     })
     .unwrap_or_else(|error| panic!("{}: {error}", row.name))
 }

@@ -90,6 +90,10 @@ impl Transport for Faulty {
         self.inner.heartbeat();
     }
 
+    fn at(&self, place: &str) {
+        self.inner.at(place);
+    }
+
     fn health(&self) -> Result<(), CommError> {
         self.inner.health()
     }

@@ -129,6 +129,10 @@ impl Transport for Traced {
         self.inner.heartbeat();
     }
 
+    fn at(&self, place: &str) {
+        self.inner.at(place);
+    }
+
     fn health(&self) -> Result<(), CommError> {
         self.inner.health()
     }

@@ -140,6 +140,13 @@ impl Group {
         })
     }
 
+    /// Says where this rank is, for reports of what others wait for.
+    pub fn at(&self, place: &str) {
+        if let Some(transport) = &self.transport {
+            transport.at(place);
+        }
+    }
+
     /// Says that this rank is alive while it does something long.
     pub fn heartbeat(&self) {
         if let Some(transport) = &self.transport {

@@ -147,6 +147,10 @@ impl Transport for Member {
         self.communicator.go_on();
     }
 
+    fn at(&self, place: &str) {
+        self.calls.at(place);
+    }
+
     fn health(&self) -> Result<(), CommError> {
         self.fate.check()?;
         self.calls.health()
