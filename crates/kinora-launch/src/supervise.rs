@@ -180,7 +180,8 @@ fn wait(
             }
         }
         if count == children.len() {
-            return Ok(stopped);
+            // A terminal's Ctrl-C reaches the children too, and may end them first.
+            return Ok(stopped.or_else(stop));
         }
         let now = Instant::now();
         if stopped.is_none() {

@@ -96,7 +96,7 @@ fn ranks(args: &Launch, config: &RunConfig) -> Outcome<usize> {
         (None, 0) => Ok(needed),
         (Some(ranks), 0) => Ok(ranks),
         (Some(each), hosts) => Ok(each * hosts),
-        (None, hosts) if needed % hosts == 0 => Ok(needed),
+        (None, hosts) if needed.is_multiple_of(hosts) => Ok(needed),
         (None, hosts) => Err(Failure::input(format!(
             "the {needed} ranks of mesh {} cannot be shared by {hosts} hosts\n  help: change [mesh], or the hosts",
             config.mesh
