@@ -8,6 +8,7 @@ mod clips;
 mod faults;
 mod fixture;
 mod models;
+mod mutants;
 mod parallel;
 mod program;
 mod resume;

@@ -2,10 +2,11 @@
 //! heads, as in Wan, and text inside the sequence, as in HunyuanVideo. Patches are single elements.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Tensor};
 use kinora_mesh::Axis;
 use kinora_models::Denoiser;
 use kinora_models::bytes::{Bytes, BytesConfig};
+use kinora_models::movie_gen::TextTokens;
 use kinora_nn::{
     Attention, AttentionConfig, JointAttention, JointTokens, LayerNorm, Linear, LinearConfig,
     Modulation, Modulator, QkNorm, RmsNorm, Sequence, SwiGlu, TextEntry, TimeEmbedding,
@@ -156,14 +157,12 @@ impl Denoiser for Joint {
         let text = self
             .text
             .forward(&self.text.encode(prompts), &latent.device());
-        let mask = text.mask.inner();
+        let (text, mask) = padded(text);
         let tokens = JointTokens {
             video,
             text: mask.dims()[1],
         };
-        let text = self
-            .project
-            .forward(self.frame.sequence.part_of_text(text.embedding));
+        let text = self.project.forward(self.frame.sequence.part_of_text(text));
         let x = self.frame.enter(latent);
         let (s, l) = (x.dims()[1], text.dims()[1]);
         let time = self.frame.time(time);
@@ -234,6 +233,27 @@ impl FrameWork {
         let x = self.sequence.join(x, t * h * w);
         x.swap_dims(1, 2).reshape(shape)
     }
+}
+
+/// Text of as many tokens as the most ranks need, so that each has one, as joint models pad theirs.
+fn padded(text: TextTokens) -> (Tensor<3>, Tensor<2, Bool>) {
+    let (mask, x) = (text.mask.inner(), text.embedding);
+    let [b, l, width] = x.dims();
+    let more = 9_usize.saturating_sub(l);
+    if more == 0 {
+        return (x, mask);
+    }
+    let nothing = Tensor::<3>::zeros([b, more, width], (&mask.device(), x.dtype()));
+    let nothing = if x.is_autodiff() {
+        nothing.autodiff()
+    } else {
+        nothing
+    };
+    let hidden = Tensor::<2, Bool>::full([b, more], false, &mask.device());
+    (
+        Tensor::cat(vec![x, nothing], 1),
+        Tensor::cat(vec![mask, hidden], 1),
+    )
 }
 
 fn sizes(latent: &Tensor<5>) -> ([usize; 5], usize) {

@@ -2,7 +2,10 @@
 
 use crate::models::{Joint, WanNorms, text};
 use burn::tensor::{DType, Device};
+use kinora_comm::Transport;
 use kinora_comm::local::{self, World};
+use kinora_flow::Schedule;
+use kinora_generate::SampleConfig;
 use kinora_mesh::{ContextAttention, Mesh, MeshAxis, Plan};
 use kinora_models::movie_gen::{MovieGenConfig, TextInput};
 use kinora_models::{Denoiser, TextToVideo};
@@ -71,6 +74,12 @@ pub(crate) fn registry() -> Vec<Row> {
     const GATHER: Option<ContextAttention> = Some(ContextAttention::Gather);
     let hybrid = |ulysses, ring| Some(ContextAttention::hybrid(ulysses, ring));
     let whole_tokens = |row: Row| row.plan("tokens whole over tp", |p| p.seq = vec![MeshAxis::Cp]);
+    // The two passes of guidance on two ranks, which train alike.
+    let guided = |mut row: Row| {
+        row.mesh.cfg = 2;
+        row.name = format!("{}, cfg 2", row.name);
+        row
+    };
     let params_over_cp = |row: Row| {
         row.plan("params over fsdp and cp", |p| {
             p.params = vec![MeshAxis::Fsdp, MeshAxis::Cp];
@@ -117,6 +126,9 @@ pub(crate) fn registry() -> Vec<Row> {
         params_over_cp(row([2, 2, 2, 1], GATHER)),
         row([1, 1, 4, 2], hybrid(2, 2)).recompute(Recompute::All, "recomputed"),
         params_over_cp(row([2, 2, 2, 2], RING)),
+        guided(row([1, 1, 1, 1], None)),
+        guided(row([1, 1, 2, 2], ULYSSES)),
+        guided(params_over_cp(row([1, 2, 2, 1], GATHER))),
         row([2, 2, 2, 2], ULYSSES).plan("params over all copies", |p| {
             p.params = vec![MeshAxis::Replicate, MeshAxis::Fsdp, MeshAxis::Cp];
         }),
@@ -159,6 +171,11 @@ pub(crate) fn case<M>(
         global: 12,
         latents: vec![[3, 5, 7, 3], [3, 4, 4, 2]],
         steps: 5,
+        sample: Some(SampleConfig {
+            schedule: Schedule::Linear { steps: 2 },
+            guidance: 3.0,
+            overlap: 1,
+        }),
         build: Arc::new(build),
     }
 }
@@ -180,8 +197,16 @@ pub(crate) fn movie_gen() -> MovieGenConfig {
     }
 }
 
-/// What every rank of a row computes of a case.
 fn run<M: Denoiser>(row: &Row, case: &Case<M>) -> Vec<Record> {
+    run_on(row, case, |transport| transport)
+}
+
+/// What every rank of a row computes of a case, over transports wrapped by `wrap`.
+pub(crate) fn run_on<M: Denoiser>(
+    row: &Row,
+    case: &Case<M>,
+    wrap: impl Fn(Arc<dyn Transport>) -> Arc<dyn Transport> + Send + Sync + 'static,
+) -> Vec<Record> {
     let world = World {
         deadline: Duration::from_secs(120),
         ..World::new(row.mesh.ranks(), 1)
@@ -192,7 +217,7 @@ fn run<M: Denoiser>(row: &Row, case: &Case<M>) -> Vec<Record> {
     let attention = plan.attention.filter(|_| mesh.cp > 1);
     let plan = Plan { attention, ..plan };
     local::run(&world, move |transport| {
-        record(&case, &Sharding::new(transport, mesh, plan.clone())?)
+        record(&case, &Sharding::new(wrap(transport), mesh, plan.clone())?)
     })
     .unwrap_or_else(|error| panic!("{}: {error}", row.name))
 }

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
+use crate::gpu;
 use xtask::repo::{self, Repo};
 use xtask::tidy::RULES;
 
@@ -24,11 +25,13 @@ enum Action {
     Cargo(&'static [&'static str]),
     /// The program itself, on a run of seconds.
     Smoke,
+    /// The program with all that runs on GPUs, in a target folder of its own.
+    Gpu,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "tidy",
         about: "the rules that can be read off the text",
@@ -68,6 +71,12 @@ const STEPS: [Step; 5] = [
         limit: MINUTE.saturating_mul(20),
         action: Action::Smoke,
     },
+    Step {
+        name: "gpu",
+        about: "the features cuda and nccl, on a stand-in for a GPU",
+        limit: MINUTE.saturating_mul(180),
+        action: Action::Gpu,
+    },
 ];
 
 /// Prints the steps.
@@ -101,6 +110,7 @@ pub(crate) fn run(only: Option<&str>) -> ExitCode {
             Action::Tidy => tidy(&root),
             Action::Cargo(args) => cargo(&root, args, step.limit),
             Action::Smoke => smoke(&root, step.limit),
+            Action::Gpu => gpu::run(&root, step.limit),
         };
         done.push((step.name, code, began.elapsed()));
         if code != 0 {
@@ -177,19 +187,23 @@ fn smoke(root: &Path, limit: Duration) -> u8 {
     code
 }
 
-/// Runs cargo on the same terminal and returns its exit code: 124 if it took too long, 1 if it was
-/// ended by a signal or could not be started.
-fn cargo(root: &Path, args: &[&str], limit: Duration) -> u8 {
+/// Runs cargo on the same terminal and returns its exit code.
+pub(crate) fn cargo(root: &Path, args: &[&str], limit: Duration) -> u8 {
     // Cargo names itself to what it runs, so that a chosen toolchain stays chosen.
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     println!("$ cargo {}", args.join(" "));
-    let mut child = match Command::new(&program).args(args).current_dir(root).spawn() {
+    let mut command = Command::new(program);
+    wait(command.args(args).current_dir(root), limit)
+}
+
+/// Runs a command on the same terminal and returns its exit code: 124 if it took too long, 1 if it was
+/// ended by a signal or could not be started.
+pub(crate) fn wait(command: &mut Command, limit: Duration) -> u8 {
+    let name = Path::new(command.get_program()).display().to_string();
+    let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!(
-                "error: cannot start {}: {error}",
-                Path::new(&program).display()
-            );
+            eprintln!("error: cannot start {name}: {error}");
             return 1;
         }
     };
@@ -204,15 +218,14 @@ fn cargo(root: &Path, args: &[&str], limit: Duration) -> u8 {
             Ok(None) if began.elapsed() < limit => thread::sleep(Duration::from_millis(100)),
             Ok(None) => {
                 eprintln!(
-                    "error: cargo {} has run for {} s and was ended",
-                    args[0],
+                    "error: {name} has run for {} s and was ended",
                     limit.as_secs()
                 );
                 drop(child.kill().and_then(|()| child.wait()));
                 return 124;
             }
             Err(error) => {
-                eprintln!("error: cannot wait for cargo {}: {error}", args[0]);
+                eprintln!("error: cannot wait for {name}: {error}");
                 return 1;
             }
         }

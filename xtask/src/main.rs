@@ -3,6 +3,7 @@
 //! Separate because it drives cargo; it deliberately builds with nothing but the standard library.
 
 mod ci;
+mod gpu;
 
 use std::process::ExitCode;
 

@@ -106,6 +106,21 @@ const GLOBALS: &[(&str, &str, &str)] = &[];
 
 /// Files with unsafe code that must be: file, reason.
 const UNSAFE: &[(&str, &str)] = &[
+    ("crates/kinora-comm/src/mpi/mod.rs", "admits its module raw"),
+    ("crates/kinora-comm/src/mpi/raw.rs", "calls into MPI"),
+    (
+        "crates/kinora-comm/src/nccl/device.rs",
+        "calls into the CUDA driver",
+    ),
+    ("crates/kinora-comm/src/nccl/library.rs", "calls into NCCL"),
+    (
+        "crates/kinora-comm/src/nccl/mod.rs",
+        "admits its modules device, library and symbols",
+    ),
+    (
+        "crates/kinora-comm/src/nccl/symbols.rs",
+        "functions of libraries opened at run time have the types that documentation gives them",
+    ),
     (
         "crates/kinora-kernels/src/matrix.rs",
         "gemm takes raw pointers with strides",
@@ -113,6 +128,14 @@ const UNSAFE: &[(&str, &str)] = &[
     (
         "crates/kinora-kernels/src/real.rs",
         "loops compiled for AVX2 are entered after asking the processor",
+    ),
+    (
+        "crates/kinora-shard/src/cuda/driver.rs",
+        "calls into the CUDA driver and NVRTC",
+    ),
+    (
+        "crates/kinora-shard/src/cuda/mod.rs",
+        "admits its module driver",
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! Random faults: in each world of a few ranks, one of them panics, stalls or leaves at a random
-//! place of random collectives on random communicators, and all others must end soon and name it.
+//! place of random collectives on random communicators, and all others must end soon, name it and say
+//! where it was.
 //!
 //! `faults [--over local|tcp|mpi] [--count 200] [--seed 1] [--deadline-ms 300] [--jobs 4]`; over MPI,
 //! `mpirun -n 4 faults --over mpi`. Exits with 1 if a rank ends late or blames another.
@@ -7,7 +8,7 @@
 use kinora_comm::local::{self, OnStuck, RankFailure, What, World};
 use kinora_comm::process::{self, Process, Settings};
 use kinora_comm::tcp::Rendezvous;
-use kinora_comm::{Call, Collective, CommError, Reduce, Transport};
+use kinora_comm::{Call, Collective, CommError, Reduce, Transport, Whereabouts};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::panic::resume_unwind;
@@ -96,6 +97,7 @@ impl Plan {
         let rank = world.rank();
         let mut communicators = vec![Some(world.clone())];
         for (i, step) in self.steps.iter().enumerate() {
+            world.at(&place(rank, i));
             let wrong = rank == self.culprit && i == self.at;
             if wrong && !self.inside && self.go_wrong() {
                 return Ok(());
@@ -147,27 +149,47 @@ impl Plan {
             Err(failure) => failure,
         };
         let right = match &failure.what {
-            What::Panic(text) => failure.rank == self.culprit && text == ON_PURPOSE,
+            What::Panic(text) => {
+                let expected = format!("{ON_PURPOSE}\n  last seen at {}", self.place());
+                failure.rank == self.culprit && *text == expected
+            }
             What::Error(error) | What::Comm(error) => match error {
-                CommError::PeerLost { rank, cause, .. } => {
+                CommError::PeerLost {
+                    rank, cause, seen, ..
+                } => {
                     let expected = match self.kind {
                         Kind::Panic => ON_PURPOSE,
                         Kind::Leave => "ended",
                         Kind::Stall => return Some(format!("not late: {failure}")),
                     };
-                    *rank == self.culprit && cause.contains(expected)
+                    *rank == self.culprit && cause.contains(expected) && self.is_at(seen)
                 }
-                CommError::Late { rank, .. } => *rank == self.culprit && self.kind == Kind::Stall,
+                CommError::Late { rank, seen, .. } => {
+                    *rank == self.culprit && self.kind == Kind::Stall && self.is_at(seen)
+                }
                 _ => false,
             },
         };
         (!right).then(|| failure.to_string())
     }
 
+    /// Where the culprit goes wrong, as it says itself.
+    fn place(&self) -> String {
+        place(self.culprit, self.at)
+    }
+
+    fn is_at(&self, seen: &Whereabouts) -> bool {
+        seen.place() == Some(self.place().as_str())
+    }
+
     /// By when every rank must have ended: found, and the stalled one awake or given up.
     fn limit(&self) -> Duration {
         3 * self.deadline + MARGIN
     }
+}
+
+fn place(rank: usize, step: usize) -> String {
+    format!("step {step}, as rank {rank} says")
 }
 
 fn call(kind: usize, len: usize, rank: usize, size: usize) -> (Call, usize) {

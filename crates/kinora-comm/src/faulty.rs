@@ -56,6 +56,10 @@ impl Transport for Faulty {
         self.inner.members()
     }
 
+    fn device(&self) -> Option<usize> {
+        self.inner.device()
+    }
+
     fn start(&self, mut call: Call, input: Buffer) -> Result<Box<dyn Pending>, CommError> {
         if self.calls.fetch_add(1, Ordering::Relaxed) == self.at {
             match &self.fault {
@@ -84,6 +88,10 @@ impl Transport for Faulty {
 
     fn heartbeat(&self) {
         self.inner.heartbeat();
+    }
+
+    fn at(&self, place: &str) {
+        self.inner.at(place);
     }
 
     fn health(&self) -> Result<(), CommError> {

@@ -23,6 +23,8 @@
 //! - A rank that ends, fails or panics while others wait for it is [`CommError::PeerLost`] for them,
 //!   at once.
 //! - The first failure of a world ends all its communicators.
+//! - Each of these names the collective, the communicator and the rank, and where the rank last said
+//!   that it was in its work: [`Transport::at`].
 //!
 //! Between processes, each tells its peers a few times within the deadline when its rank gave its
 //! last sign of life; a process that is frozen tells nothing, and is late. So a silence is noticed up
@@ -46,6 +48,7 @@ mod reduce;
 pub mod tcp;
 mod traced;
 mod transport;
+mod whereabouts;
 
 pub use buffer::{Buffer, DeviceBuffer, Dtype, Element, HostBuffer};
 pub use call::{Call, Collective, Reduce};
@@ -53,3 +56,4 @@ pub use error::CommError;
 pub use faulty::{Fault, Faulty};
 pub use traced::{Traced, Traffic};
 pub use transport::{Pending, Transport};
+pub use whereabouts::Whereabouts;

@@ -175,7 +175,7 @@ where
         vec![]
     };
     let what = match outcome {
-        Some(Err(what)) if first == rank => what,
+        Some(Err(what)) if first == rank => what.located(&error.lost_at(rank)),
         // Another rank was the first, or this one has swallowed what it met.
         _ => What::Comm(error),
     };

@@ -98,6 +98,10 @@ impl Transport for Traced {
         self.inner.members()
     }
 
+    fn device(&self) -> Option<usize> {
+        self.inner.device()
+    }
+
     fn start(&self, call: Call, input: Buffer) -> Result<Box<dyn Pending>, CommError> {
         call.check(&input, self.rank(), self.size())?;
         let (kind, more) = account(&call, &input, self.rank(), self.size());
@@ -123,6 +127,10 @@ impl Transport for Traced {
 
     fn heartbeat(&self) {
         self.inner.heartbeat();
+    }
+
+    fn at(&self, place: &str) {
+        self.inner.at(place);
     }
 
     fn health(&self) -> Result<(), CommError> {

@@ -21,6 +21,12 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// The members' ranks in the world, in order.
     fn members(&self) -> &[usize];
 
+    /// The number of the device whose buffers it takes as they are; host buffers it takes either way.
+    /// The same answer, a device or none, on all ranks.
+    fn device(&self) -> Option<usize> {
+        None
+    }
+
     /// Begins a collective, without waiting for the peers. Several may be under way; they are matched
     /// by the order in which they were started, and may be waited for in any.
     ///
@@ -41,6 +47,17 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
     /// Says that this rank is alive while it does something long between calls.
     fn heartbeat(&self);
+
+    /// Says where this rank is in its work, such as `step 118, samples 472..476`, of which at most 200
+    /// characters are kept. The errors of a rank that is late or lost, disagrees with another or waits
+    /// in a circle hold what it said last. It counts for all communicators of the world, and is a sign
+    /// of life. By default it does nothing.
+    ///
+    /// Between processes it costs a small frame to each peer when the place changes, so it is meant for
+    /// steps rather than calls. In worlds of more than 64 ranks it goes with the next regular sign of
+    /// life instead, at most an eighth of the deadline (and half a second) later, so that of a process
+    /// that is killed or frozen meanwhile the peers know the place before.
+    fn at(&self, _place: &str) {}
 
     /// The world's failure, if this rank knows of one. It asks nobody and does not wait.
     ///

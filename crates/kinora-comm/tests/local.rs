@@ -527,3 +527,47 @@ fn a_panic_on_purpose_is_a_panic() {
     ));
     assert_eq!(failed.to_string(), "rank 1 panicked: as told");
 }
+
+#[test]
+fn the_report_of_a_hang_says_where_the_laggard_is() {
+    let deadline = Duration::from_millis(300);
+    let world = World {
+        deadline,
+        ..world(4)
+    };
+    let outcome = local::run(&world, move |transport| {
+        let rank = transport.rank();
+        let group = transport.split(Some(rank % 2), "fsdp")?.expect("a color");
+        for step in 117..119 {
+            let samples = step * 4;
+            transport.at(&format!("step {step}, samples {samples}..{}", samples + 4));
+            group.barrier("begin")?;
+            if rank == 3 && step == 118 {
+                sleep(deadline * 8 / 5);
+            }
+            // The others of the run do not wait for it, and may have ended when it is found late.
+            if rank % 2 == 1 {
+                group.barrier("block gradients")?;
+            }
+        }
+        Ok::<_, CommError>(())
+    });
+    let failed = failure(outcome);
+    let text = "rank 1: rank 3 is late at barrier \"block gradients\" (call 3 of communicator fsdp[1, 3]), last seen at step 118, samples 472..476: no sign of life for 0.";
+    assert!(failed.to_string().starts_with(text), "{failed}");
+}
+
+#[test]
+fn the_report_of_a_panic_says_where_the_rank_was() {
+    let outcome = local::run(&world(2), |transport| {
+        transport.at("step 3");
+        transport.at("saving step 4");
+        if transport.rank() == 1 {
+            resume_unwind(Box::new("had enough"));
+        }
+        sum(&transport)
+    });
+    let failed = failure(outcome);
+    let text = "rank 1 panicked: had enough\n  last seen at saving step 4";
+    assert_eq!(failed.to_string(), text);
+}

@@ -42,6 +42,7 @@ fn signal(name: &str) {
 
 fn body(world: Arc<dyn Transport>, mode: &str) -> Result<(), CommError> {
     for step in 0..6 {
+        world.at(&format!("step {step}"));
         world.all_reduce(vec![1.0_f32; 20_000].into(), Reduce::Sum, "of all")?;
         if world.rank() != ODD || step < 3 {
             continue;
@@ -124,26 +125,40 @@ fn all_is_well_without_a_fault() {
 fn a_rank_that_panics_is_named_by_all() {
     let named = [
         ("error: rank 1: lost rank 1", 2),
-        ("it panicked: on purpose", 2),
+        (", last seen at step 3: it panicked: on purpose", 2),
     ];
     fails_with("panics", &named);
-    fails_with("panics", &[("error: rank 1 panicked: on purpose", 1)]);
+    fails_with(
+        "panics",
+        &[(
+            "error: rank 1 panicked: on purpose\n  last seen at step 3",
+            1,
+        )],
+    );
 }
 
 #[test]
 fn a_rank_that_leaves_is_named_by_the_others() {
-    fails_with("leaves", &[("its work had ended", 2)]);
+    fails_with(
+        "leaves",
+        &[(", last seen at step 3: its work had ended", 2)],
+    );
 }
 
 #[test]
 fn a_rank_that_hangs_is_named_by_all_and_ends_itself() {
-    let named = [("rank 1 is late", 3), ("ranks [1] did not end", 1)];
+    let named = [
+        ("rank 1 is late", 3),
+        (", last seen at step 3: no sign", 3),
+        ("ranks [1] did not end", 1),
+    ];
     fails_with("hangs", &named);
 }
 
 #[test]
 fn a_rank_that_is_frozen_is_named_and_all_end() {
-    fails_with("frozen", &[("rank 1 is late", 2)]);
+    let named = [("rank 1 is late", 2), (", last seen at step 3: no sign", 2)];
+    fails_with("frozen", &named);
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn signal(name: &str) {
 fn body(world: Arc<dyn Transport>, mode: &str) -> Result<(), CommError> {
     let part = world.split(Some(world.rank() / 2), "part")?;
     for step in 0..6 {
+        world.at(&format!("step {step}"));
         world.all_reduce(vec![1.0_f32; 20_000].into(), Reduce::Sum, "of all")?;
         if let Some(part) = &part {
             part.barrier("of the part")?;
@@ -160,30 +161,50 @@ fn all_is_well_without_a_fault() {
 #[test]
 fn a_rank_that_is_killed_is_named() {
     let ended = run("killed");
-    others_report(&ended, &["lost rank 1", "as if it had been killed"]);
+    others_report(
+        &ended,
+        &[
+            "lost rank 1",
+            ", last seen at step 3: ",
+            "as if it had been killed",
+        ],
+    );
     assert_eq!(odd(&ended).code, None, "ended by a signal");
 }
 
 #[test]
 fn a_rank_that_is_frozen_is_named() {
     let ended = run("frozen");
-    others_report(&ended, &["rank 1 is late"]);
+    others_report(
+        &ended,
+        &["rank 1 is late", ", last seen at step 3: no sign"],
+    );
     assert!(ended[ODD].is_none(), "it cannot end");
 }
 
 #[test]
 fn a_rank_that_panics_is_named() {
     let ended = run("panics");
-    others_report(&ended, &["lost rank 1", "it panicked: on purpose"]);
+    others_report(
+        &ended,
+        &[
+            "lost rank 1",
+            ", last seen at step 3: it panicked: on purpose",
+        ],
+    );
     let odd = odd(&ended);
     assert_eq!(odd.code, Some(1));
-    assert!(odd.text.contains("error: rank 1 panicked: on purpose"));
+    let text = "error: rank 1 panicked: on purpose\n  last seen at step 3";
+    assert!(odd.text.contains(text), "{}", odd.text);
 }
 
 #[test]
 fn a_rank_that_hangs_is_named_and_ends_itself() {
     let ended = run("hangs");
-    others_report(&ended, &["rank 1 is late"]);
+    others_report(
+        &ended,
+        &["rank 1 is late", ", last seen at step 3: no sign"],
+    );
     let odd = odd(&ended);
     assert_eq!(odd.code, Some(70), "{}", odd.text);
     assert!(odd.text.contains("ranks [1] did not end"), "{}", odd.text);
@@ -192,5 +213,8 @@ fn a_rank_that_hangs_is_named_and_ends_itself() {
 #[test]
 fn a_rank_that_leaves_is_named() {
     let ended = run("leaves");
-    others_report(&ended, &["lost rank 1", "its work had ended"]);
+    others_report(
+        &ended,
+        &["lost rank 1", ", last seen at step 3: its work had ended"],
+    );
 }

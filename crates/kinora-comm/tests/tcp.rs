@@ -333,7 +333,7 @@ fn greet(stream: &mut TcpStream, token: &str, rank: u64, size: u64) {
     hello.extend(rank.to_le_bytes());
     hello.extend(size.to_le_bytes());
     text(&mut hello, "127.0.0.1:9");
-    stream.write_all(b"kinora 1").unwrap();
+    stream.write_all(b"kinora 2").unwrap();
     stream
         .write_all(&(hello.len() as u64).to_le_bytes())
         .unwrap();

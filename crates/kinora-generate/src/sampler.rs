@@ -4,14 +4,14 @@ use crate::SampleConfig;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_flow::{euler_step, guide};
 use kinora_mesh::rng::Stream;
-use kinora_models::{Denoiser, TextToVideo};
+use kinora_models::Denoiser;
 use kinora_shard::Group;
 use std::ops::Range;
 
 /// Samples a model: every rank calls it with the same prompts, and gets the same latents.
-pub struct Sampler<'a> {
+pub struct Sampler<'a, M> {
     /// The model, without gradients.
-    pub model: &'a TextToVideo,
+    pub model: &'a M,
     /// The settings.
     pub config: &'a SampleConfig,
     /// The device of the model.
@@ -39,7 +39,7 @@ pub fn noise(seed: u64, sample: u64, frames: Range<usize>, [c, h, w]: [usize; 3]
     out
 }
 
-impl Sampler<'_> {
+impl<M: Denoiser> Sampler<'_, M> {
     /// One latent `[C, T, H, W]` for each prompt, `[B, C, T, H, W]`; prompt `i` is video `first + i`
     /// of the seed. `progress` hears of each step.
     pub fn sample(

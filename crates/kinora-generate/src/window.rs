@@ -8,10 +8,11 @@
 use crate::Sampler;
 use crate::sampler::noise;
 use burn::tensor::{Tensor, TensorData};
+use kinora_models::Denoiser;
 
 /// The latent frames of a long video, a segment at a time.
-pub struct Windows<'a> {
-    sampler: &'a Sampler<'a>,
+pub struct Windows<'a, M> {
+    sampler: &'a Sampler<'a, M>,
     prompt: [String; 1],
     seed: u64,
     shape: [usize; 3],
@@ -22,10 +23,10 @@ pub struct Windows<'a> {
     tail: Vec<Tensor<5>>,
 }
 
-impl<'a> Windows<'a> {
+impl<'a, M: Denoiser> Windows<'a, M> {
     /// A video of `total` latent frames of `[C, H, W]`, in windows of `window` frames.
     pub fn new(
-        sampler: &'a Sampler<'a>,
+        sampler: &'a Sampler<'a, M>,
         prompt: &str,
         seed: u64,
         shape: [usize; 3],

@@ -6,6 +6,8 @@
 //! closures see plain tensors (not on an autodiff device), and the second one, [`Back`], is all that
 //! lives until the backward pass: what it captures is what the operation keeps.
 
+#[cfg(feature = "cuda")]
+use burn::backend::Cuda;
 use burn::backend::autodiff::{
     Autodiff, NodeId,
     checkpoint::{
@@ -118,6 +120,8 @@ pub fn custom_with_leaves<const D: usize, const N: usize>(
     // Each backend is one line.
     match *kind {
         DispatchTensorKind::Flex(_) => by_strategy::<Flex, D, N>(strategy, inputs, leaves, forward),
+        #[cfg(feature = "cuda")]
+        DispatchTensorKind::Cube(_) => by_strategy::<Cuda, D, N>(strategy, inputs, leaves, forward),
         #[allow(unreachable_patterns)]
         other => panic!("custom operations are not built for the backend of {other:?}"),
     }

@@ -1,7 +1,8 @@
 //! Collectives on plain tensors: no graph, no adjoint. `dim` is a dimension of the tensor, which the
 //! ranks of the group hold parts of, of the lengths `lens`, even or not.
 //!
-//! Each can be started, so that it travels while the rank computes, and waited for later.
+//! Each can be started, so that it travels while the rank computes, and waited for later. Tensors of a
+//! device whose buffers the transport takes go as they are, all others through host memory.
 //!
 //! # Panics
 //! All of them, with a [`CommError`] as payload, if the transport fails: they are called inside
@@ -9,7 +10,9 @@
 
 use crate::Group;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use kinora_comm::{Buffer, Call, Collective, CommError, Dtype, HostBuffer, Pending, Reduce};
+use kinora_comm::{
+    Buffer, Call, Collective, CommError, DeviceBuffer, Dtype, HostBuffer, Pending, Reduce,
+};
 
 /// A collective under way.
 #[must_use = "its result is waited for"]
@@ -27,7 +30,9 @@ impl<const D: usize> Flight<D> {
     pub fn wait(self) -> Tensor<D> {
         let flat = match self.state {
             Ok(pending) => match pending.wait() {
-                Ok(buffer) => from_buffer(buffer, &self.device, self.dtype),
+                Ok(buffer) => {
+                    from_buffer(buffer, &self.device, self.dtype).unwrap_or_else(|e| unwind(e))
+                }
                 Err(error) => unwind(error),
             },
             Err(flat) => flat,
@@ -70,7 +75,7 @@ impl Group {
     ) -> Flight<D> {
         let shape = x.dims();
         self.expect(shape[dim], lens, label);
-        let row: usize = shape.iter().product::<usize>() / shape[dim].max(1);
+        let row = row(&shape, dim);
         let lens = lens.to_vec();
         let gather = Collective::AllGather {
             lens: lens.iter().map(|len| len * row).collect(),
@@ -94,7 +99,7 @@ impl Group {
             lens.iter().sum::<usize>(),
             "{label}: parts of {lens:?} along dim {dim} of {shape:?}"
         );
-        let row: usize = shape.iter().product::<usize>() / shape[dim].max(1);
+        let row = row(&shape, dim);
         let scatter = Collective::ReduceScatter {
             reduce: Reduce::Sum,
             lens: lens.iter().map(|len| len * row).collect(),
@@ -188,13 +193,23 @@ impl Group {
             collective,
             Collective::AllReduce { .. } | Collective::ReduceScatter { .. }
         );
-        let half = matches!(dtype, DType::BF16 | DType::F16);
+        let wide = sums && matches!(dtype, DType::BF16 | DType::F16);
+        let on_device = transport.device().filter(|&device| is_on(&flat, device));
+        let (flat, accumulate) = match on_device {
+            // NCCL sums in what it is given.
+            Some(_) if wide => (flat.cast(DType::F32), None),
+            _ => (flat, wide.then_some(Dtype::F32)),
+        };
         let call = Call {
             collective,
             label: label.into(),
-            accumulate: (sums && half).then_some(Dtype::F32),
+            accumulate,
         };
-        match transport.start(call, to_buffer(flat)) {
+        let buffer = match on_device {
+            Some(_) => device_buffer(flat),
+            None => Ok(to_buffer(flat)),
+        };
+        match buffer.and_then(|buffer| transport.start(call, buffer)) {
             Ok(pending) => Flight {
                 state: Ok(pending),
                 device,
@@ -204,6 +219,11 @@ impl Group {
             Err(error) => unwind(error),
         }
     }
+}
+
+/// The elements of each place along `dim`, also of a shape that has no place there.
+fn row<const D: usize>(shape: &[usize; D], dim: usize) -> usize {
+    (0..D).filter(|d| *d != dim).map(|d| shape[d]).product()
 }
 
 /// The parts along `dim`, one after the other.
@@ -225,7 +245,7 @@ fn join<const D: usize>(
     dim: usize,
     lens: &[usize],
 ) -> Tensor<D> {
-    let row: usize = (0..D).filter(|d| *d != dim).map(|d| shape[d]).product();
+    let row = row(&shape, dim);
     if shape[..dim].iter().product::<usize>() == 1 {
         shape[dim] = lens.iter().sum();
         return flat.reshape(shape);
@@ -257,9 +277,10 @@ fn to_buffer(flat: Tensor<1>) -> Buffer {
     Buffer::Host(taken.expect("the element type was matched"))
 }
 
-fn from_buffer(buffer: Buffer, device: &Device, dtype: DType) -> Tensor<1> {
-    let Buffer::Host(buffer) = buffer else {
-        unreachable!("a host buffer comes back as one");
+fn from_buffer(buffer: Buffer, device: &Device, dtype: DType) -> Result<Tensor<1>, CommError> {
+    let buffer = match buffer {
+        Buffer::Host(buffer) => buffer,
+        Buffer::Device(buffer) => return from_device(buffer, device, dtype),
     };
     let len = [buffer.len()];
     let data = match buffer {
@@ -269,5 +290,67 @@ fn from_buffer(buffer: Buffer, device: &Device, dtype: DType) -> Tensor<1> {
         HostBuffer::F16(values) => TensorData::new(values, len),
         other => unreachable!("{:?} was not sent", other.dtype()),
     };
-    Tensor::from_data(data.convert_dtype(dtype), (device, dtype))
+    let data = data.convert_dtype(dtype);
+    Ok(Tensor::from_data(data, (device, dtype)))
+}
+
+#[cfg(feature = "cuda")]
+fn is_on(flat: &Tensor<1>, device: usize) -> bool {
+    crate::cuda::number(&flat.device()) == Some(device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn is_on(_flat: &Tensor<1>, _device: usize) -> bool {
+    false
+}
+
+/// A flat tensor on a device as what transports move.
+#[cfg(feature = "cuda")]
+fn device_buffer(flat: Tensor<1>) -> Result<Buffer, CommError> {
+    let dtype = match flat.dtype() {
+        DType::F32 => Dtype::F32,
+        DType::F64 => Dtype::F64,
+        DType::BF16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+        dtype => panic!("collectives take floats, not {dtype:?}"),
+    };
+    crate::cuda::to_buffer(flat, dtype).map(Buffer::Device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn device_buffer(_flat: Tensor<1>) -> Result<Buffer, CommError> {
+    unreachable!("no tensor is on a device that was not built")
+}
+
+#[cfg(feature = "cuda")]
+fn from_device(
+    buffer: DeviceBuffer,
+    device: &Device,
+    dtype: DType,
+) -> Result<Tensor<1>, CommError> {
+    if buffer.len == 0 {
+        return Ok(Tensor::empty([0], (device, dtype)));
+    }
+    let sent = match buffer.dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F64 => DType::F64,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+        other => unreachable!("{other:?} was not sent"),
+    };
+    let tensor = crate::cuda::from_buffer(buffer, sent)?;
+    Ok(if sent == dtype {
+        tensor
+    } else {
+        tensor.cast(dtype)
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn from_device(
+    buffer: DeviceBuffer,
+    _device: &Device,
+    _dtype: DType,
+) -> Result<Tensor<1>, CommError> {
+    unreachable!("{buffer:?} came back, but none was sent")
 }

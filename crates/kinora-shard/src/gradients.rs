@@ -81,20 +81,18 @@ impl Gradients {
     /// # Errors
     /// Those of the transport.
     pub fn norm(&self, table: &ParamTable, sharding: &Sharding) -> Result<f64, CommError> {
+        // One number for each parameter: in 64 bits all of them together would be twice the gradients.
         let mut kinds: BTreeMap<Vec<MeshAxis>, Vec<Tensor<1>>> = BTreeMap::new();
         for (spec, flat) in table.specs().iter().zip(&self.flat) {
+            let square = flat.clone().cast(DType::F64).square().sum();
             kinds
                 .entry(spec.layout.cut_axes())
                 .or_default()
-                .push(flat.clone());
+                .push(square);
         }
         let mut total = 0.0;
-        for (axes, parts) in kinds {
-            let local: f64 = Tensor::cat(parts, 0)
-                .cast(DType::F64)
-                .square()
-                .sum()
-                .into_scalar::<f64>();
+        for (axes, squares) in kinds {
+            let local = Tensor::cat(squares, 0).sum().into_scalar::<f64>();
             total += sharding.group(&axes).sum(vec![local], "gradient norm")?[0];
         }
         Ok(total.sqrt())

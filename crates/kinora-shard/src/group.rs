@@ -83,15 +83,28 @@ impl Group {
         buffer: HostBuffer,
         label: &'static str,
     ) -> Result<HostBuffer, CommError> {
+        self.broadcast_from(buffer, 0, label)
+    }
+
+    /// Bytes of rank `root`, on every rank; what the others pass is ignored.
+    ///
+    /// # Errors
+    /// Those of the transport.
+    pub fn broadcast_from(
+        &self,
+        buffer: HostBuffer,
+        root: usize,
+        label: &'static str,
+    ) -> Result<HostBuffer, CommError> {
         let Some(transport) = &self.transport else {
             return Ok(buffer);
         };
-        let sent = if transport.rank() == 0 {
+        let sent = if transport.rank() == root {
             buffer
         } else {
             HostBuffer::empty(buffer.dtype())
         };
-        match transport.broadcast(sent.into(), 0, label)? {
+        match transport.broadcast(sent.into(), root, label)? {
             Buffer::Host(buffer) => Ok(buffer),
             other => unreachable!("a broadcast of a host buffer returned {other:?}"),
         }
@@ -125,6 +138,13 @@ impl Group {
             drop(done);
             result
         })
+    }
+
+    /// Says where this rank is, for reports of what others wait for.
+    pub fn at(&self, place: &str) {
+        if let Some(transport) = &self.transport {
+            transport.at(place);
+        }
     }
 
     /// Says that this rank is alive while it does something long.

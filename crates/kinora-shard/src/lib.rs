@@ -16,7 +16,10 @@
 //! error. Everything outside a graph returns it.
 
 mod collective;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod cx;
+mod device;
 mod exchange;
 mod gradients;
 mod group;
@@ -30,6 +33,7 @@ mod weight;
 
 pub use collective::Collective;
 pub use cx::{Cx, Edge, Init};
+pub use device::{DeviceError, DeviceKind, Devices, on_device};
 pub use exchange::Flight;
 pub use gradients::Gradients;
 pub use group::Group;

@@ -1,6 +1,6 @@
 //! The mesh and the plan of a run, with the groups of this rank.
 
-use crate::Group;
+use crate::{DeviceError, Group};
 use kinora_comm::{CommError, Transport};
 use kinora_mesh::{Axis, Mesh, MeshAxis, Plan, PlanError};
 use std::collections::HashMap;
@@ -51,6 +51,9 @@ pub enum ShardError {
     /// The plan does not fit.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The rank has no device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A group could not be formed.
     #[error(transparent)]
     Comm(#[from] CommError),

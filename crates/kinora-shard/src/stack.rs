@@ -81,15 +81,15 @@ impl<M: Module + Sync + 'static> Stack<M> {
         let (block, units, ahead) = (plain(&self.blocks[i]), self.units.clone(), ahead.clone());
         custom_with_leaves(inputs, leaves, move |inputs| {
             let flight = ahead.take(i, || units.start(&stored));
-            ahead.start(i + 1, next.and_then(|next| units.start(&next)));
             let whole = units.arrive(&block, flight, false, &stored);
+            ahead.start(i + 1, next.and_then(|next| units.start(&next)));
             let out = run(&whole, inputs.clone());
             let back: BackWithLeaves<3, N> = Arc::new(move |gradient| {
                 let flight = ahead.take(i, || units.start(&stored));
+                let whole = units.arrive(&block, flight, true, &stored);
                 if let Some(before) = &before {
                     ahead.start(i - 1, units.start(before));
                 }
-                let whole = units.arrive(&block, flight, true, &stored);
                 let leaves = inputs.clone().map(|x| x.autodiff().require_grad());
                 let out = run(&whole, leaves.clone());
                 let mut gradients = (out * gradient.autodiff()).sum().backward();
@@ -97,7 +97,7 @@ impl<M: Module + Sync + 'static> Stack<M> {
                     let missing = || x.clone().inner().zeros_like();
                     x.grad_remove(&mut gradients).unwrap_or_else(missing)
                 });
-                (of_inputs, units.scatter(&whole, &stored, &mut gradients))
+                (of_inputs, units.scatter(whole, &stored, gradients))
             });
             (out, back)
         })

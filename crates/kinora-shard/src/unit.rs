@@ -116,20 +116,22 @@ impl Units {
     /// of [`Stored`]: in the dtype of the master copies, so that their sum is exact.
     pub(crate) fn scatter<M: Module>(
         &self,
-        block: &M,
+        block: M,
         stored: &Stored,
-        gradients: &mut burn::tensor::Gradients,
+        mut gradients: burn::tensor::Gradients,
     ) -> Vec<Option<DispatchTensor>> {
         let ranks = self.group.size();
         let mut take = Take {
             units: self,
-            gradients,
+            gradients: &mut gradients,
             master: stored.params.first().map_or(DType::F32, |(_, x)| x.dtype()),
             pieces: vec![vec![]; ranks],
             shapes: vec![],
         };
         block.visit(&mut take);
         let Take { pieces, shapes, .. } = take;
+        // The gathered weights are gone before their gradients travel.
+        drop(block);
         let mut mine = vec![].into_iter();
         if self.cut() {
             let lens = self.lens(stored);

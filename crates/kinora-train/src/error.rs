@@ -11,6 +11,22 @@ use thiserror::Error;
 /// Why training stopped.
 #[derive(Debug, Error)]
 pub enum TrainError {
+    /// Ranks that share samples, but hold different ones.
+    #[error(
+        "step {step}: ranks {first} and {second} are of one data group, but their batches differ ({of_first:016x}, {of_second:016x})\n  help: this is a fault of the data path, not of your configuration; please report it"
+    )]
+    OtherBatch {
+        /// The step.
+        step: u64,
+        /// A rank of the group.
+        first: usize,
+        /// Its batch's fingerprint.
+        of_first: u64,
+        /// Another rank of the group.
+        second: usize,
+        /// Its batch's fingerprint.
+        of_second: u64,
+    },
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),

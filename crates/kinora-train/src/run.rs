@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// All that a training run needs, ready to use.
+#[derive(Clone)]
 pub struct Run {
     /// The run's folder.
     pub dir: PathBuf,
@@ -32,7 +33,7 @@ pub struct Run {
     pub catalog: Arc<Catalog>,
     /// The autoencoder, fitted or loaded.
     pub autoencoder: Arc<dyn Autoencoder>,
-    /// The device of every rank.
+    /// The device of this rank.
     pub device: Device,
     /// What weights are stored in, and what is computed in.
     pub precision: Precision,
@@ -86,6 +87,8 @@ struct Row {
     data_seconds: f64,
     epoch: u64,
     skipped: u64,
+    // The fingerprint of each data group's batch.
+    batches: Vec<String>,
 }
 
 /// The folder of a run's checkpoints.
@@ -133,11 +136,17 @@ pub fn train(
     let mut skipped = 0;
     while trainer.step() < config.steps {
         let started = Instant::now();
+        let world = sharding.world();
+        world.at(&format!("step {}, loading its batch", trainer.step() + 1));
         let batch = source.next()?;
+        let end = batch.first + batch.captions.len() as u64;
+        let samples = format!("samples {}..{end} of the batch", batch.first);
+        world.at(&format!("step {}, {samples}", trainer.step() + 1));
+        let batches = source.agree(&batch, sharding)?;
         let data_seconds = started.elapsed().as_secs_f64();
         let report = trainer.train(&batch)?;
         let times = (started.elapsed().as_secs_f64(), data_seconds);
-        records.step(&batch, report, times, trainer.model().config())?;
+        records.step(&batch, report, times, &batches, trainer.model().config())?;
         if report.skipped > skipped {
             skipped = report.skipped;
             for skip in source.newly_skipped()? {
@@ -148,9 +157,11 @@ pub fn train(
         let last = step == config.steps;
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if due(config.checkpoint_every) || last {
+            world.at(&format!("saving step {step}"));
             trainer.save(&root, &meta, config.keep)?;
         }
         if due(config.preview_every) {
+            world.at(&format!("previews of step {step}"));
             let preview = hooks.preview(&trainer.averaged(), step, sharding);
             preview.map_err(TrainError::Sample)?;
         }
@@ -255,6 +266,7 @@ impl Records {
         batch: &LatentBatch,
         report: crate::Report,
         (step_seconds, data_seconds): (f64, f64),
+        batches: &[u64],
         model: &MovieGenConfig,
     ) -> Result<(), TrainError> {
         self.recent.push(report.loss);
@@ -280,6 +292,7 @@ impl Records {
             data_seconds,
             epoch: batch.epoch,
             skipped: report.skipped,
+            batches: batches.iter().map(|of| format!("{of:016x}")).collect(),
         })?;
         Ok(())
     }

@@ -116,6 +116,39 @@ impl Source {
             .collect())
     }
 
+    /// The fingerprints of all data groups' batches, in their order; every rank calls it with its own.
+    ///
+    /// # Errors
+    /// [`TrainError::OtherBatch`] if ranks of one data group hold different samples; those of a peer.
+    pub fn agree(&self, batch: &LatentBatch, sharding: &Sharding) -> Result<Vec<u64>, TrainError> {
+        let mine = batch.fingerprint();
+        let Some(world) = sharding.world().transport() else {
+            return Ok(vec![mine]);
+        };
+        let buffer = Buffer::from(vec![mine as i64]);
+        let all = world.all_gather(buffer, vec![1; world.size()], "batch fingerprints")?;
+        let Buffer::Host(HostBuffer::I64(all)) = all else {
+            unreachable!("a gather keeps the element type");
+        };
+        let (mesh, axes) = (sharding.mesh(), sharding.cuts(Axis::Batch));
+        let mut groups: Vec<Option<(usize, u64)>> = vec![None; mesh.span(&axes)];
+        for (rank, fingerprint) in all.into_iter().enumerate() {
+            let fingerprint = fingerprint as u64;
+            let group = &mut groups[mesh.index(rank, &axes)];
+            let (first, of_first) = *group.get_or_insert((rank, fingerprint));
+            if of_first != fingerprint {
+                return Err(TrainError::OtherBatch {
+                    step: batch.step + 1,
+                    first,
+                    of_first,
+                    second: rank,
+                    of_second: fingerprint,
+                });
+            }
+        }
+        Ok(groups.into_iter().flatten().map(|(_, of)| of).collect())
+    }
+
     fn send(&self, batch: &LatentBatch) -> Result<(), TrainError> {
         if self.group.size() == 1 {
             return Ok(());
@@ -196,7 +229,9 @@ fn encode(
         step: batch.step,
         global: batch.bucket.batch,
         first: batch.samples[0].position,
-        latents: autoencoder.encode(videos(&clips, device)),
+        latents: autoencoder
+            .encode(videos(&clips, &autoencoder.device()))
+            .to_device(device),
         captions: batch
             .samples
             .iter()

@@ -1,6 +1,7 @@
 //! What is computed, sharded and whole.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kinora_generate::SampleConfig;
 use kinora_mesh::rng::Stream;
 use kinora_shard::{Cx, ParamSpec, Precision, Sharding};
 use kinora_train::{LatentBatch, TrainConfig};
@@ -28,11 +29,19 @@ pub struct Case<M> {
     pub latents: Vec<[usize; 4]>,
     /// Steps of training that are compared.
     pub steps: u64,
+    /// How videos are generated and compared, if they are.
+    pub sample: Option<SampleConfig>,
     /// What makes the model.
     pub build: Arc<dyn Fn(&Cx) -> M + Send + Sync>,
 }
 
 const SEED: u64 = 7;
+
+/// The caption of a sample of the global batch.
+pub(crate) fn caption(sample: usize) -> String {
+    let caption = CAPTIONS[sample % CAPTIONS.len()];
+    format!("{caption} {}", sample / CAPTIONS.len())
+}
 
 impl<M> Case<M> {
     pub(crate) fn seed(&self) -> u64 {
@@ -52,10 +61,7 @@ impl<M> Case<M> {
             // A mean to be learned.
             .map(|x| x as f32 + 1.5)
             .collect();
-        let captions = positions.clone().map(|i| {
-            let caption = CAPTIONS[i % CAPTIONS.len()];
-            format!("{caption} {}", i / CAPTIONS.len())
-        });
+        let captions = positions.clone().map(caption);
         LatentBatch {
             step,
             global: self.global,

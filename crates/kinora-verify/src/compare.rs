@@ -107,6 +107,16 @@ pub fn compare(
         let what = format!("loss of step {}", step + 1);
         add(what, &got[..1], &want[..1]);
     }
+    if let (Some(got), Some(want)) = (&sharded.generated, &whole.generated) {
+        // Guidance multiplies what rounding differs by, in small elements as in large ones.
+        all.push(difference(
+            rank,
+            "generated latents".into(),
+            got,
+            want,
+            None,
+        ));
+    }
     for (step, (got, want)) in sharded.steps.iter().zip(&whole.steps).enumerate() {
         let what = format!("gradient norm of step {}", step + 1);
         all.push(difference(rank, what, &got[1..], &want[1..], None));

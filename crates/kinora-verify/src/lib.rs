@@ -6,7 +6,9 @@
 mod case;
 mod compare;
 mod record;
+mod shrink;
 
 pub use case::Case;
 pub use compare::{Difference, Tolerance, compare};
-pub use record::{Record, record};
+pub use record::{Pass, Record, record};
+pub use shrink::{latents, shrink_mesh, shrink_model};

@@ -1,7 +1,10 @@
 //! All numbers that one rank computes of a case.
 
 use crate::Case;
+use crate::case::caption;
 use burn::tensor::{Tensor, TensorData};
+use kinora_generate::{SampleConfig, Sampler};
+use kinora_mesh::MeshAxis;
 use kinora_models::Denoiser;
 use kinora_shard::{Cx, Gradients, ParamSpec, Sharding};
 use kinora_train::{TrainError, Trainer};
@@ -18,6 +21,8 @@ pub struct Record {
     pub steps: Vec<[f64; 2]>,
     /// The weights after training.
     pub weights: Vec<(ParamSpec, Vec<f64>)>,
+    /// The latents of generated videos.
+    pub generated: Option<Vec<f64>>,
     /// The fingerprint of each batch that it trained on.
     pub batches: Vec<u64>,
 }
@@ -49,6 +54,10 @@ pub fn record<M: Denoiser>(case: &Case<M>, sharding: &Arc<Sharding>) -> Result<R
     trainer.fill(|spec| case.weights(spec));
     let passes = (0..case.latents.len() as u64).map(|i| pass(case, &trainer, i, sharding));
     let passes = passes.collect();
+    let generated = case
+        .sample
+        .as_ref()
+        .map(|config| generate(case, config, &trainer.averaged(), sharding));
     let (mut steps, mut batches) = (vec![], vec![]);
     for step in 0..case.steps {
         let batch = case.batch(step, sharding);
@@ -62,6 +71,7 @@ pub fn record<M: Denoiser>(case: &Case<M>, sharding: &Arc<Sharding>) -> Result<R
         share: sharding.share(),
         passes,
         steps,
+        generated,
         weights: specs.zip(weights.iter().map(values)).collect(),
         batches,
     })
@@ -112,6 +122,25 @@ fn pass<M: Denoiser>(
         input: values(&input),
         gradients: specs.zip(all.flat().iter().map(values)).collect(),
     }
+}
+
+/// Two videos with guidance; every rank gets the same.
+fn generate<M: Denoiser>(
+    case: &Case<M>,
+    config: &SampleConfig,
+    model: &M,
+    sharding: &Arc<Sharding>,
+) -> Vec<f64> {
+    let sampler = Sampler {
+        model,
+        config,
+        device: &case.device,
+        dtype: case.precision.stored,
+        cfg: sharding.group(&[MeshAxis::Cfg]),
+    };
+    let prompts: Vec<String> = (0..2).map(caption).collect();
+    let shape = case.latents[0];
+    values(&sampler.sample(&prompts, shape, (case.seed(), 0), |_| ()))
 }
 
 fn values<const D: usize>(x: &Tensor<D>) -> Vec<f64> {

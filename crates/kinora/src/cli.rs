@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     Eval(Eval),
     /// Estimate the memory, messages and time of a mesh and plan, without starting anything
     Plan(Plan),
+    /// Prove that the plan computes what one rank does: a small model of the same cut, sharded and whole
+    Verify(Verify),
     /// Make a data set, or look into one
     #[command(subcommand)]
     Data(Data),
@@ -138,6 +140,25 @@ pub(crate) struct Plan {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// With the ranks, transport, device and precision of the configuration, instead of threads that
+    /// compute in 64 bits
+    #[arg(long)]
+    pub(crate) here: bool,
+    /// Name this many of the tensors that differ most
+    #[arg(long, default_value_t = 5)]
+    pub(crate) show: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]

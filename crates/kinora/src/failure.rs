@@ -119,6 +119,7 @@ impl From<TrainError> for Failure {
             | TrainError::Comm(_)
             | TrainError::Shard(ShardError::Comm(_))
             | TrainError::Diverged { .. }
+            | TrainError::OtherBatch { .. }
             | TrainError::Sample(_) => Failure::Run(error.into()),
             other => Failure::Input(other.into()),
         }

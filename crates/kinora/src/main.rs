@@ -6,6 +6,7 @@
 mod autoencoder;
 mod cli;
 mod config;
+mod device;
 mod failure;
 mod ranks;
 mod run;

@@ -2,6 +2,7 @@
 
 use crate::autoencoder;
 use crate::config::{RunConfig, read_run};
+use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, Outcome};
 use burn::tensor::{DType, Device, Tensor};
 use kinora_ckpt::{Checkpoint, latest};
@@ -25,7 +26,7 @@ pub(crate) struct Trained {
     pub(crate) checkpoint: Checkpoint,
     /// The size of the videos that it was trained on.
     pub(crate) bucket: Bucket,
-    pub(crate) device: Device,
+    pub(crate) devices: RankDevices,
     video: MovieGenConfig,
     text: BytesConfig,
 }
@@ -34,7 +35,7 @@ impl Trained {
     /// Opens the folder of a run.
     pub(crate) fn open(run: &Path, set: &[String], verb: &str) -> Outcome<Self> {
         let config = read_run(run, set)?;
-        let device = Device::flex();
+        let devices = RankDevices::open(&config)?;
         let root = checkpoints(run);
         let path = latest(&root)?.ok_or_else(|| {
             Failure::input(format!("{} holds no checkpoint\n  help: train the run first, at least to train.checkpoint_every", root.display()))
@@ -42,7 +43,7 @@ impl Trained {
         let checkpoint = Checkpoint::open(&path)?;
         checkpoint.verify()?;
         let section = config.need(&config.autoencoder, "autoencoder", verb)?;
-        let pca = autoencoder::read(run, section, &device)?;
+        let pca = autoencoder::read(run, section, &host())?;
         let data = config.need(&config.data, "data", verb)?;
         let moving = |bucket: &&Bucket| !bucket.is_image();
         let bucket = *data.buckets.iter().find(moving).unwrap_or(&data.buckets[0]);
@@ -57,7 +58,7 @@ impl Trained {
             pca,
             checkpoint,
             bucket,
-            device,
+            devices,
         })
     }
 
@@ -66,11 +67,14 @@ impl Trained {
         self.config.run.dtype.precision().stored
     }
 
-    /// This rank's part of the averaged model.
-    pub(crate) fn model(&self, sharding: &Arc<Sharding>) -> Result<TextToVideo, TrainError> {
-        let device = (&self.device, self.dtype());
+    /// This rank's part of the averaged model, on this rank's device.
+    pub(crate) fn model(
+        &self,
+        sharding: &Arc<Sharding>,
+        device: &Device,
+    ) -> Result<TextToVideo, TrainError> {
         let precision = self.config.run.dtype.precision();
-        let cx = Cx::new(&self.device, precision, self.config.run.seed, sharding);
+        let cx = Cx::new(device, precision, self.config.run.seed, sharding);
         let model = TextToVideo::new(&cx, &self.video, &self.text);
         let table = cx.table().clone();
         Ok(restore_weights(
@@ -78,7 +82,7 @@ impl Trained {
             &table,
             &self.checkpoint,
             Weights::Average,
-            device,
+            (device, self.dtype()),
         )?)
     }
 
@@ -89,9 +93,10 @@ impl Trained {
             .or_input()
     }
 
-    /// What latents of the model look like, of either dtype.
+    /// What latents of the model look like, of either dtype and on any device.
     pub(crate) fn decode(&self, latents: Tensor<5>) -> Vec<Clip> {
-        clips(self.pca.decode(latents.cast(DType::F32)), self.fps())
+        let latents = latents.cast(DType::F32).to_device(&self.pca.device());
+        clips(self.pca.decode(latents), self.fps())
     }
 
     /// Frames per second of the videos that it was trained on.

@@ -1,7 +1,7 @@
 //! What becomes of the others when a rank goes astray, is late, is lost or gives up.
 
 use super::{Check, Outcome, Wrong, same};
-use crate::{Buffer, Call, Collective, CommError, Dtype, Reduce, Transport};
+use crate::{Buffer, Call, Collective, CommError, Dtype, Reduce, Transport, Whereabouts};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -90,6 +90,25 @@ fn reduce_call(label: &'static str) -> Call {
     )
 }
 
+/// Says where this rank is, for the errors of the others.
+fn say(world: &Arc<dyn Transport>) {
+    world.at("somewhere else");
+    world.at(&place(world.rank()));
+}
+
+fn place(rank: usize) -> String {
+    format!("the place of rank {rank}")
+}
+
+/// Whether an error holds what a rank said last.
+fn said(rank: usize, seen: &Whereabouts) -> Outcome {
+    same(
+        "where it was last seen",
+        &seen.place(),
+        &Some(place(rank).as_str()),
+    )
+}
+
 fn make(world: &Arc<dyn Transport>, call: Call, input: Buffer) -> Result<Buffer, CommError> {
     world.start(call, input)?.wait()
 }
@@ -116,9 +135,12 @@ fn broken<T>(world: &Arc<dyn Transport>, result: Result<T, CommError>) -> Result
 }
 
 fn mismatch(world: &Arc<dyn Transport>, call: Call, input: Buffer) -> Outcome {
+    say(world);
     world.barrier("first")?;
-    world.barrier("second")?;
-    let error = broken(world, make(world, call, input))?;
+    // The news of a quarrel may overtake what a third rank sent before, so that one who still waits in
+    // the second barrier hears of it there.
+    let second = world.barrier("second");
+    let error = broken(world, second.and_then(|()| make(world, call, input)))?;
     let CommError::Mismatch {
         communicator,
         sequence,
@@ -126,10 +148,14 @@ fn mismatch(world: &Arc<dyn Transport>, call: Call, input: Buffer) -> Outcome {
         first_call,
         second,
         second_call,
+        first_seen,
+        second_seen,
     } = &error
     else {
         return Err(Wrong(format!("not a mismatch: {error}")));
     };
+    said(*first, first_seen)?;
+    said(*second, second_seen)?;
     same("the communicator", &communicator.as_str(), &world.name())?;
     same("the call", sequence, &2)?;
     same(
@@ -216,12 +242,13 @@ fn unlike_parts(world: &Arc<dyn Transport>) -> Outcome {
 
 fn mismatch_in_part(world: &Arc<dyn Transport>) -> Outcome {
     let rank = world.rank();
-    let part = world.split(Some(rank / 2), "pair")?;
-    let part = part.ok_or_else(|| Wrong("a split lost its communicator".to_string()))?;
-    let result = match rank {
-        0 | 1 => world.barrier("for ranks that do not come"),
-        2 => part.barrier("one"),
-        _ => part.barrier("other"),
+    // The first two may hear of it in the split already.
+    let result = match (world.split(Some(rank / 2), "pair"), rank) {
+        (Err(error), _) => Err(error),
+        (Ok(None), _) => return Err(Wrong("a split lost its communicator".to_string())),
+        (Ok(Some(_)), 0 | 1) => world.barrier("for ranks that do not come"),
+        (Ok(Some(part)), 2) => part.barrier("one"),
+        (Ok(Some(part)), _) => part.barrier("other"),
     };
     let error = broken(world, result)?;
     let CommError::Mismatch {
@@ -264,6 +291,7 @@ fn narrower_sum(world: &Arc<dyn Transport>) -> Outcome {
 
 fn late(world: &Arc<dyn Transport>) -> Outcome {
     world.barrier("start")?;
+    say(world);
     let start = Instant::now();
     if world.rank() == ODD {
         // Longer than the deadline, but not so long that the world gives it up for stuck.
@@ -279,11 +307,13 @@ fn late(world: &Arc<dyn Transport>) -> Outcome {
         communicator,
         sequence,
         waited,
+        seen,
     } = &error
     else {
         return Err(Wrong(format!("not a late rank: {error}")));
     };
     same("who is late", rank, &ODD)?;
+    said(ODD, seen)?;
     same(
         "whether the operation is named",
         &operation.contains("of all"),
@@ -340,6 +370,7 @@ fn circle(world: &Arc<dyn Transport>) -> Outcome {
     let (Some(one), Some(two)) = (one?, two?) else {
         return Err(Wrong("a split lost its communicator".to_string()));
     };
+    say(world);
     let start = Instant::now();
     let wrong_way = rank == ODD;
     let result = if wrong_way {
@@ -353,10 +384,14 @@ fn circle(world: &Arc<dyn Transport>) -> Outcome {
         first_call,
         second,
         second_call,
+        first_seen,
+        second_seen,
     } = &error
     else {
         return Err(Wrong(format!("not a circle: {error}")));
     };
+    said(*first, first_seen)?;
+    said(*second, second_seen)?;
     same(
         "whether one of the two is odd",
         &((*first == ODD) != (*second == ODD)),
@@ -386,12 +421,14 @@ fn bereft(world: &Arc<dyn Transport>, cause: &str) -> Outcome {
         operation,
         communicator,
         cause: found,
+        seen,
         ..
     } = &error
     else {
         return Err(Wrong(format!("not a lost rank: {error}")));
     };
     same("who is lost", rank, &ODD)?;
+    said(ODD, seen)?;
     same(
         "whether the operation is named",
         &operation.contains("of all"),
@@ -414,6 +451,7 @@ fn unwind() -> ! {
 
 fn panicked(world: &Arc<dyn Transport>) -> Outcome {
     world.barrier("start")?;
+    say(world);
     if world.rank() == ODD {
         sleep(SHORT / 10);
         unwind();
@@ -423,6 +461,7 @@ fn panicked(world: &Arc<dyn Transport>) -> Outcome {
 
 fn failed(world: &Arc<dyn Transport>) -> Outcome {
     world.barrier("start")?;
+    say(world);
     if world.rank() == ODD {
         sleep(SHORT / 10);
         return Err(Wrong(ON_PURPOSE.to_string()));
@@ -432,6 +471,7 @@ fn failed(world: &Arc<dyn Transport>) -> Outcome {
 
 fn ended(world: &Arc<dyn Transport>) -> Outcome {
     world.barrier("start")?;
+    say(world);
     if world.rank() == ODD {
         sleep(SHORT / 10);
         return Ok(());
@@ -440,6 +480,7 @@ fn ended(world: &Arc<dyn Transport>) -> Outcome {
 }
 
 fn long_gone(world: &Arc<dyn Transport>) -> Outcome {
+    say(world);
     if world.rank() == ODD {
         unwind();
     }

@@ -92,6 +92,10 @@ impl Transport for OnDevice {
         self.inner.heartbeat();
     }
 
+    fn at(&self, place: &str) {
+        self.inner.at(place);
+    }
+
     fn health(&self) -> Result<(), CommError> {
         self.inner.health()
     }

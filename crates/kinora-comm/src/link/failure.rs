@@ -1,7 +1,7 @@
 //! A world's first failure, as one process tells it to another.
 
 use super::bytes::{Reader, Writer};
-use crate::CommError;
+use crate::{CommError, Whereabouts};
 
 /// Appends an error.
 pub(crate) fn write(to: Writer, error: &CommError) -> Writer {
@@ -13,6 +13,8 @@ pub(crate) fn write(to: Writer, error: &CommError) -> Writer {
             first_call,
             second,
             second_call,
+            first_seen,
+            second_seen,
         } => to
             .u8(0)
             .text(communicator)
@@ -20,44 +22,54 @@ pub(crate) fn write(to: Writer, error: &CommError) -> Writer {
             .number(*first)
             .text(first_call)
             .number(*second)
-            .text(second_call),
+            .text(second_call)
+            .text(said(first_seen))
+            .text(said(second_seen)),
         CommError::PeerLost {
             rank,
             operation,
             communicator,
             sequence,
             cause,
+            seen,
         } => to
             .u8(1)
             .number(*rank)
             .text(operation)
             .text(communicator)
             .u64(*sequence)
-            .text(cause),
+            .text(cause)
+            .text(said(seen)),
         CommError::Late {
             rank,
             operation,
             communicator,
             sequence,
             waited,
+            seen,
         } => to
             .u8(2)
             .number(*rank)
             .text(operation)
             .text(communicator)
             .u64(*sequence)
-            .time(*waited),
+            .time(*waited)
+            .text(said(seen)),
         CommError::Deadlock {
             first,
             first_call,
             second,
             second_call,
+            first_seen,
+            second_seen,
         } => to
             .u8(3)
             .number(*first)
             .text(first_call)
             .number(*second)
-            .text(second_call),
+            .text(second_call)
+            .text(said(first_seen))
+            .text(said(second_seen)),
         CommError::Aborted { rank, reason } => to.u8(4).number(*rank).text(reason),
         CommError::BadLength {
             operation,
@@ -97,6 +109,11 @@ pub(crate) fn write(to: Writer, error: &CommError) -> Writer {
     }
 }
 
+/// A place, or nothing.
+fn said(seen: &Whereabouts) -> &str {
+    seen.place().unwrap_or_default()
+}
+
 /// Reads an error.
 pub(crate) fn read(from: &mut Reader<'_>) -> Option<CommError> {
     Some(match from.u8()? {
@@ -107,6 +124,8 @@ pub(crate) fn read(from: &mut Reader<'_>) -> Option<CommError> {
             first_call: from.text()?,
             second: from.number()?,
             second_call: from.text()?,
+            first_seen: seen(from)?,
+            second_seen: seen(from)?,
         },
         1 => CommError::PeerLost {
             rank: from.number()?,
@@ -114,6 +133,7 @@ pub(crate) fn read(from: &mut Reader<'_>) -> Option<CommError> {
             communicator: from.text()?,
             sequence: from.u64()?,
             cause: from.text()?,
+            seen: seen(from)?,
         },
         2 => CommError::Late {
             rank: from.number()?,
@@ -121,12 +141,15 @@ pub(crate) fn read(from: &mut Reader<'_>) -> Option<CommError> {
             communicator: from.text()?,
             sequence: from.u64()?,
             waited: from.time()?,
+            seen: seen(from)?,
         },
         3 => CommError::Deadlock {
             first: from.number()?,
             first_call: from.text()?,
             second: from.number()?,
             second_call: from.text()?,
+            first_seen: seen(from)?,
+            second_seen: seen(from)?,
         },
         4 => CommError::Aborted {
             rank: from.number()?,
@@ -170,6 +193,10 @@ pub(crate) fn read(from: &mut Reader<'_>) -> Option<CommError> {
     })
 }
 
+fn seen(from: &mut Reader<'_>) -> Option<Whereabouts> {
+    from.text().map(|place| Whereabouts::at(&place))
+}
+
 fn known(transport: &str) -> &'static str {
     let names = ["local", "tcp", "mpi", "nccl"];
     names
@@ -195,6 +222,8 @@ mod tests {
                 first_call: text("a"),
                 second: 2,
                 second_call: text("b"),
+                first_seen: Whereabouts::at("step 5"),
+                second_seen: Whereabouts::default(),
             },
             CommError::PeerLost {
                 rank: 3,
@@ -202,6 +231,7 @@ mod tests {
                 communicator: text("tp[0, 3]"),
                 sequence: 9,
                 cause: text("it panicked: \u{e9}"),
+                seen: Whereabouts::default(),
             },
             CommError::Late {
                 rank: 3,
@@ -209,12 +239,15 @@ mod tests {
                 communicator: text("world"),
                 sequence: 9,
                 waited,
+                seen: Whereabouts::at("step 118"),
             },
             CommError::Deadlock {
                 first: 1,
                 first_call: text("a"),
                 second: 2,
                 second_call: text("b"),
+                first_seen: Whereabouts::at("step 5"),
+                second_seen: Whereabouts::default(),
             },
             CommError::Aborted {
                 rank: 5,

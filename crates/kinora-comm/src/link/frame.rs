@@ -2,7 +2,7 @@
 
 use super::bytes::{Reader, Writer};
 use super::failure;
-use crate::{CommError, Dtype, HostBuffer};
+use crate::{CommError, Dtype, HostBuffer, Whereabouts};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub(crate) enum Message {
     Slice(Address, usize),
     /// How long ago the sender gave a sign of life, and where it waits.
     Beat(Duration, Vec<Wait>),
+    /// Where the sender is in its work.
+    At(Whereabouts),
     /// The world's first failure, and the rank that met it.
     Fail(usize, CommError),
     /// The sender's work has ended.
@@ -159,6 +161,7 @@ impl Message {
             Message::Fail(rank, error) => failure::write(to.u8(3).number(*rank), error),
             Message::Goodbye => to.u8(4),
             Message::Seen => to.u8(5),
+            Message::At(seen) => to.u8(6).text(seen.place().unwrap_or_default()),
         }
     }
 
@@ -201,6 +204,7 @@ impl Message {
             3 => Message::Fail(from.number()?, failure::read(&mut from)?),
             4 => Message::Goodbye,
             5 => Message::Seen,
+            6 => Message::At(Whereabouts::at(&from.text()?)),
             _ => return None,
         })
     }
@@ -279,6 +283,7 @@ mod tests {
             ),
             Message::Goodbye,
             Message::Seen,
+            Message::At(Whereabouts::at("step 118")),
         ];
         for message in messages {
             let bytes = message.write().0;

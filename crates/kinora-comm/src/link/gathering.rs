@@ -2,7 +2,7 @@
 
 use super::frame::{Address, Body, Frame, Message, Token};
 use crate::reduce::reduce;
-use crate::{Call, Collective, CommError, HostBuffer};
+use crate::{Call, Collective, CommError, HostBuffer, Whereabouts};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -193,6 +193,8 @@ impl Gathering {
             first_call: mine.signature.clone(),
             second: mine.room.members[odd.place],
             second_call: odd.signature.clone(),
+            first_seen: Whereabouts::default(),
+            second_seen: Whereabouts::default(),
         })
     }
 

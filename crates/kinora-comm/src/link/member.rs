@@ -119,6 +119,10 @@ impl Transport for Member {
         self.world.beat();
     }
 
+    fn at(&self, place: &str) {
+        self.world.at(place);
+    }
+
     fn health(&self) -> Result<(), CommError> {
         let calls = self.calls.load(Ordering::Relaxed);
         self.world.failed(&self.room.name, calls, "between calls")

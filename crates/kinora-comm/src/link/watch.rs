@@ -3,7 +3,7 @@
 use super::frame::{Message, Wait};
 use super::gathering::Mine;
 use super::world::{Sleeper, State, World};
-use crate::CommError;
+use crate::{CommError, Whereabouts};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
@@ -50,6 +50,7 @@ impl World {
             .filter(old)
             .filter_map(|sleeper| self.wait_of(&state, sleeper))
             .collect();
+        self.tell_place(&mut state);
         self.tell(&state, &Message::Beat(self.silence(), waits));
     }
 
@@ -87,6 +88,7 @@ impl World {
                     communicator,
                     sequence,
                     cause: "its work had ended".to_string(),
+                    seen: Whereabouts::default(),
                 });
             }
             let waited = peer.beat.elapsed().min(sleeper.since.elapsed());
@@ -97,6 +99,7 @@ impl World {
                     communicator,
                     sequence,
                     waited,
+                    seen: Whereabouts::default(),
                 });
             }
         }
@@ -151,6 +154,8 @@ impl World {
             first_call: own.place,
             second,
             second_call: asleep(second).into_iter().next()?.place,
+            first_seen: Whereabouts::default(),
+            second_seen: Whereabouts::default(),
         })
     }
 }

@@ -4,11 +4,14 @@
 use super::frame::{Address, Body, Frame, Message, Wait, fingerprint, shorten};
 use super::gathering::{Gathering, Mine, Room, Work};
 use super::{Deadlines, Link};
-use crate::{Call, CommError, HostBuffer};
+use crate::{Call, CommError, HostBuffer, Whereabouts};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+// In larger worlds a rank's place goes with its regular signs of life.
+const TOLD_AT_ONCE: usize = 64;
 
 /// One process's end of a world.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(super) struct State {
     pub(super) ticked: Instant,
     /// Since when ranks have seemed to wait in a circle.
     pub(super) circle: Option<Instant>,
+    // Whether the peers do not know yet where this rank is.
+    untold: bool,
     failure: Option<(usize, CommError)>,
     // The failure as a call of this rank met it.
     met: Option<CommError>,
@@ -55,6 +60,8 @@ pub(super) struct Peer {
     seen: bool,
     /// Its waits, and when it told them.
     pub(super) waits: Vec<(Instant, Wait)>,
+    /// Where it said last that it was; for this rank's own, what it said itself.
+    seen_at: Whereabouts,
 }
 
 /// A call that a thread of this rank waits for.
@@ -62,6 +69,14 @@ pub(super) struct Peer {
 pub(super) struct Sleeper {
     pub(super) since: Instant,
     pub(super) address: Address,
+}
+
+impl State {
+    /// An error with what is known of the places of the ranks in it.
+    fn locate(&self, error: CommError) -> CommError {
+        let peer = |rank: usize| self.peers.get(rank);
+        error.locate(|rank| peer(rank).map_or_else(Whereabouts::default, |it| it.seen_at.clone()))
+    }
 }
 
 impl World {
@@ -74,6 +89,7 @@ impl World {
             gone: false,
             seen: false,
             waits: vec![],
+            seen_at: Whereabouts::default(),
         };
         let state = State {
             calls: HashMap::new(),
@@ -81,6 +97,7 @@ impl World {
             sleepers: vec![],
             ticked: now,
             circle: None,
+            untold: false,
             failure: None,
             met: None,
             parted: false,
@@ -156,6 +173,30 @@ impl World {
         }
     }
 
+    /// Notes where this rank is, and tells the peers.
+    pub(super) fn at(&self, place: &str) {
+        self.beat();
+        let place = Whereabouts::at(place);
+        let mut state = self.lock();
+        let own = &mut state.peers[self.rank].seen_at;
+        if *own == place {
+            return;
+        }
+        *own = place;
+        state.untold = true;
+        if self.size <= TOLD_AT_ONCE {
+            self.tell_place(&mut state);
+        }
+    }
+
+    /// Tells the peers where this rank is, if they do not know.
+    pub(super) fn tell_place(&self, state: &mut State) {
+        if std::mem::take(&mut state.untold) {
+            let place = state.peers[self.rank].seen_at.clone();
+            self.tell(state, &Message::At(place));
+        }
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
     }
@@ -180,12 +221,15 @@ impl World {
             return Ok(());
         };
         let error = match error {
-            CommError::PeerLost { rank, cause, .. } => CommError::PeerLost {
+            CommError::PeerLost {
+                rank, cause, seen, ..
+            } => CommError::PeerLost {
                 rank: *rank,
                 operation: operation.to_string(),
                 communicator: communicator.to_string(),
                 sequence,
                 cause: cause.clone(),
+                seen: seen.clone(),
             },
             other => other.clone(),
         };
@@ -203,6 +247,7 @@ impl World {
         if state.failure.is_some() {
             return;
         }
+        let error = state.locate(error);
         // Whoever hears of it passes it on before it ends itself, so that nobody takes that end for
         // the beginning.
         self.tell(state, &Message::Fail(rank, error.clone()));
@@ -245,6 +290,7 @@ impl World {
         assert!(gathering.mine().is_none(), "a rank makes each call once");
         gathering.set_mine(mine);
         if let Some(error) = gathering.mismatch() {
+            let error = state.locate(error);
             self.fail_in(&mut state, self.rank, error.clone());
             return Err(error);
         }
@@ -348,6 +394,7 @@ impl World {
                 peer.beat = peer.beat.max(now.checked_sub(age).unwrap_or(now));
                 peer.waits = waits.into_iter().map(|wait| (now, wait)).collect();
             }
+            Message::At(place) => peer.seen_at = place,
             Message::Fail(rank, error) => self.fail_in(&mut state, rank, error),
             Message::Goodbye => {
                 peer.ended = true;
@@ -404,6 +451,7 @@ impl World {
         }
         if !state.parted {
             state.parted = true;
+            self.tell_place(&mut state);
             self.tell(&state, &Message::Goodbye);
         }
         let failure = failure(&state);
@@ -460,12 +508,15 @@ impl World {
 fn failure(state: &State) -> Option<(usize, CommError)> {
     let (rank, error) = state.failure.clone()?;
     let met = state.met.clone().unwrap_or(match error {
-        CommError::PeerLost { rank, cause, .. } => CommError::PeerLost {
+        CommError::PeerLost {
+            rank, cause, seen, ..
+        } => CommError::PeerLost {
             rank,
             operation: "its work".to_string(),
             communicator: "world".to_string(),
             sequence: 0,
             cause,
+            seen,
         },
         other => other,
     });
@@ -481,5 +532,109 @@ fn lost(rank: usize, cause: String) -> CommError {
         communicator: nothing(),
         sequence: 0,
         cause,
+        seen: Whereabouts::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::watch;
+
+    /// Notes what is sent to whom.
+    #[derive(Debug, Default)]
+    struct Noted(Mutex<Vec<(usize, Message)>>);
+
+    impl Link for Noted {
+        fn name(&self) -> &'static str {
+            "noted"
+        }
+
+        fn send(&self, to: usize, frame: Frame) {
+            let message = Message::read(&frame.header).expect("it has just been written");
+            self.0.lock().unwrap().push((to, message));
+        }
+
+        fn close(&self, _: &World) {}
+    }
+
+    impl Noted {
+        /// Who has been told of a place since the last time, and which.
+        fn told(&self) -> Vec<(usize, Message)> {
+            let told = |(_, message): &(usize, Message)| matches!(message, Message::At(_));
+            self.0.lock().unwrap().drain(..).filter(told).collect()
+        }
+    }
+
+    fn world(size: usize, deadline: Duration) -> (Arc<Noted>, Arc<World>) {
+        let noted = Arc::new(Noted::default());
+        let world = World::new(1, size, deadline, noted.clone());
+        (noted, Arc::new(world))
+    }
+
+    fn at(place: &str) -> Message {
+        Message::At(Whereabouts::at(place))
+    }
+
+    #[test]
+    fn a_place_is_told_once_and_at_once() {
+        let (noted, world) = world(3, Duration::from_secs(20));
+        world.at("step 1");
+        assert_eq!(noted.told(), [(0, at("step 1")), (2, at("step 1"))]);
+        world.at("step 1");
+        assert_eq!(noted.told(), []);
+        world.at("step 2");
+        assert_eq!(noted.told(), [(0, at("step 2")), (2, at("step 2"))]);
+        // Signs of life do not repeat it.
+        watch(&world);
+        let start = Instant::now();
+        while !matches!(noted.0.lock().unwrap().last(), Some((2, Message::Beat(..)))) {
+            assert!(start.elapsed() < Duration::from_secs(20), "no sign of life");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(noted.told(), []);
+    }
+
+    #[test]
+    fn in_a_large_world_the_last_place_goes_with_the_next_sign_of_life() {
+        let size = TOLD_AT_ONCE + 1;
+        let (noted, world) = world(size, Duration::from_secs(20));
+        for step in 0..10 {
+            world.at(&format!("step {step}"));
+        }
+        assert_eq!(noted.told(), []);
+        let others = || (0..size).filter(|&rank| rank != 1);
+        world.tell_place(&mut world.lock());
+        let expected: Vec<_> = others().map(|rank| (rank, at("step 9"))).collect();
+        assert_eq!(noted.told(), expected);
+        // What is not told yet goes before a goodbye; the one who left may be needed by others.
+        world.at("step 10");
+        let seen = Frame::new(&Message::Seen, Body::none()).header;
+        for rank in others() {
+            world.deliver(rank, &seen, HostBuffer::zeros(crate::Dtype::U8, 0));
+        }
+        world.end(Ok(()));
+        let sent = noted.0.lock().unwrap().clone();
+        let to_last = sent.iter().filter(|(to, _)| *to == size - 1);
+        let messages: Vec<_> = to_last.map(|(_, message)| message.clone()).collect();
+        assert_eq!(messages, [at("step 10"), Message::Goodbye]);
+    }
+
+    #[test]
+    fn what_a_rank_said_is_in_the_error_that_all_are_told() {
+        let (noted, world) = world(3, Duration::from_secs(20));
+        let header = Frame::new(&at("step 7"), Body::none()).header;
+        world.deliver(2, &header, HostBuffer::zeros(crate::Dtype::U8, 0));
+        world.gone(2, "its connection broke".into());
+        let expected = CommError::PeerLost {
+            rank: 2,
+            operation: String::new(),
+            communicator: String::new(),
+            sequence: 0,
+            cause: "its connection broke".into(),
+            seen: Whereabouts::at("step 7"),
+        };
+        let sent = noted.0.lock().unwrap().clone();
+        assert_eq!(sent, [(0, Message::Fail(2, expected))]);
     }
 }

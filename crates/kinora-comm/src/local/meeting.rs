@@ -1,7 +1,7 @@
 //! Where the ranks of one communicator meet, call by call.
 
 use crate::reduce::reduce;
-use crate::{Call, Collective, CommError, HostBuffer, Reduce};
+use crate::{Call, Collective, CommError, HostBuffer, Reduce, Whereabouts};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -84,6 +84,8 @@ impl Room {
                 first_call: entry.first.1.clone(),
                 second: self.members[rank],
                 second_call: signature,
+                first_seen: Whereabouts::default(),
+                second_seen: Whereabouts::default(),
             });
         }
         entry.count += 1;

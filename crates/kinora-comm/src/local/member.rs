@@ -2,7 +2,7 @@
 
 use super::meeting::{Meeting, Room};
 use super::watch::Shared;
-use crate::{Buffer, Call, Collective, CommError, HostBuffer, Pending, Transport};
+use crate::{Buffer, Call, Collective, CommError, HostBuffer, Pending, Transport, Whereabouts};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,9 +47,7 @@ impl Member {
         let meeting = self
             .room
             .bring(self.rank, sequence, call, input)
-            .inspect_err(|error| {
-                self.world.fail(self.world_rank(), error.clone());
-            })?;
+            .map_err(|error| self.world.fail(self.world_rank(), error))?;
         let (world, room) = (self.world.clone(), self.room.clone());
         let place = Arc::new(Place {
             room,
@@ -133,6 +131,11 @@ impl Transport for Member {
 
     fn heartbeat(&self) {
         self.world.beat(self.world_rank());
+    }
+
+    fn at(&self, place: &str) {
+        self.heartbeat();
+        self.world.place(self.world_rank(), place);
     }
 
     fn health(&self) -> Result<(), CommError> {
@@ -237,6 +240,7 @@ impl Waiting {
                     communicator,
                     sequence,
                     cause,
+                    seen: Whereabouts::default(),
                 });
             }
             if let Some(waited) = self.world.late(rank, started) {
@@ -246,6 +250,7 @@ impl Waiting {
                     communicator,
                     sequence,
                     waited,
+                    seen: Whereabouts::default(),
                 });
             }
         }
@@ -264,7 +269,7 @@ impl Pending for Waiting {
             .result(self.rank, &self.place.room.members);
         result
             .map(Buffer::Host)
-            .inspect_err(|error| self.world.fail(me, error.clone()))
+            .map_err(|error| self.world.fail(me, error))
     }
 
     fn ready(&self) -> bool {

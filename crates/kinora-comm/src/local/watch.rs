@@ -3,7 +3,7 @@
 use super::meeting::Room;
 use super::member::Place;
 use super::world::World;
-use crate::CommError;
+use crate::{CommError, Whereabouts};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -23,6 +23,8 @@ pub(super) struct Shared {
     // Milliseconds from `start` to each rank's last sign of life.
     beats: Vec<AtomicU64>,
     ended: Vec<AtomicBool>,
+    // Where each rank said last that it was.
+    places: Vec<Mutex<Whereabouts>>,
     has_failed: AtomicBool,
     // Counts failures and ends, so that a rank about to sleep sees that it has missed one.
     news: AtomicU64,
@@ -57,6 +59,7 @@ impl Shared {
             start: Instant::now(),
             beats: (0..world.ranks).map(|_| AtomicU64::new(0)).collect(),
             ended: (0..world.ranks).map(|_| AtomicBool::new(false)).collect(),
+            places: (0..world.ranks).map(|_| Mutex::default()).collect(),
             has_failed: AtomicBool::new(false),
             news: AtomicU64::new(0),
             state: Mutex::default(),
@@ -80,6 +83,19 @@ impl Shared {
             .saturating_sub(beat)
             .min(since.elapsed());
         (silent > self.deadline).then_some(silent)
+    }
+
+    /// Notes where a rank says that it is.
+    pub(super) fn place(&self, rank: usize, place: &str) {
+        let place = Whereabouts::at(place);
+        *self.places[rank]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    fn seen(&self, rank: usize) -> Whereabouts {
+        let place = self.places[rank].lock();
+        place.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn ended(&self, rank: usize) -> bool {
@@ -110,24 +126,30 @@ impl Shared {
             return Ok(());
         };
         Err(match error {
-            CommError::PeerLost { rank, cause, .. } => CommError::PeerLost {
+            CommError::PeerLost {
+                rank, cause, seen, ..
+            } => CommError::PeerLost {
                 rank: *rank,
                 operation: operation.to_string(),
                 communicator: communicator.to_string(),
                 sequence,
                 cause: cause.clone(),
+                seen: seen.clone(),
             },
             other => other.clone(),
         })
     }
 
-    /// Records the world's first failure, as rank `rank` met it, and wakes all.
-    pub(super) fn fail(&self, rank: usize, error: CommError) {
+    /// Records the world's first failure, as rank `rank` met it, and wakes all. Returns the error
+    /// with what is known of the places of the ranks in it.
+    pub(super) fn fail(&self, rank: usize, error: CommError) -> CommError {
+        let error = error.locate(|rank| self.seen(rank));
         let mut state = self.lock();
-        state.failure.get_or_insert((rank, error));
+        state.failure.get_or_insert_with(|| (rank, error.clone()));
         self.has_failed.store(true, Ordering::Release);
         drop(state);
         self.wake();
+        error
     }
 
     pub(super) fn take_failure(&self) -> Option<(usize, CommError)> {
@@ -145,6 +167,7 @@ impl Shared {
                 communicator: nothing(),
                 sequence: 0,
                 cause,
+                seen: Whereabouts::default(),
             },
         );
         self.end(rank);
@@ -215,6 +238,8 @@ impl Shared {
             first_call: place.to_string(),
             second,
             second_call: asleep(second).next()?.place.to_string(),
+            first_seen: Whereabouts::default(),
+            second_seen: Whereabouts::default(),
         })
     }
 }

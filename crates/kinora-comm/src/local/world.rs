@@ -3,7 +3,7 @@
 use super::meeting::Room;
 use super::member::Member;
 use super::watch::Shared;
-use crate::{CommError, Transport};
+use crate::{CommError, Transport, Whereabouts};
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +66,7 @@ pub struct RankFailure<E> {
 pub enum What<E> {
     /// Its body returned an error.
     Error(E),
-    /// It panicked.
+    /// It panicked: with this text, and a line for where it was last seen, if it ever said.
     Panic(String),
     /// A collective inside a graph failed.
     Comm(CommError),
@@ -78,6 +78,16 @@ impl<E: fmt::Display> What<E> {
             What::Error(error) => format!("it failed: {error}"),
             What::Panic(text) => format!("it panicked: {text}"),
             What::Comm(error) => format!("it failed: {error}"),
+        }
+    }
+
+    /// A panic knows nothing of places; all else says them itself.
+    pub(crate) fn located(self, seen: &Whereabouts) -> Self {
+        match (self, seen.place()) {
+            (What::Panic(text), Some(place)) => {
+                What::Panic(format!("{text}\n  last seen at {place}"))
+            }
+            (what, _) => what,
         }
     }
 }
@@ -193,7 +203,7 @@ where
             .collect());
     };
     let what = match outcomes[rank].take() {
-        Some(Err(what)) => what,
+        Some(Err(what)) => what.located(&first.lost_at(rank)),
         // The rank that reported the failure has swallowed it, or is stuck itself.
         _ => What::Comm(first),
     };

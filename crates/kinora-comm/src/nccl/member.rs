@@ -91,6 +91,10 @@ impl Transport for Member {
         self.calls.members()
     }
 
+    fn device(&self) -> Option<usize> {
+        Some(self.setup.device.number())
+    }
+
     fn start(&self, call: Call, input: Buffer) -> Result<Box<dyn Pending>, CommError> {
         call.check(&input, self.rank(), self.size())?;
         self.fate.check()?;
@@ -141,6 +145,10 @@ impl Transport for Member {
     fn heartbeat(&self) {
         self.calls.heartbeat();
         self.communicator.go_on();
+    }
+
+    fn at(&self, place: &str) {
+        self.calls.at(place);
     }
 
     fn health(&self) -> Result<(), CommError> {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 // The number changes with what ranks say to one another.
-const MAGIC: &[u8; 8] = b"kinora 1";
+const MAGIC: &[u8; 8] = b"kinora 2";
 // Whoever connects must say who it is within this time.
 const GREETING: Duration = Duration::from_secs(5);
 // How often one who waits for connections looks for them.

@@ -4,7 +4,7 @@ mod pca;
 
 pub use pca::{Pca, PcaConfig, PcaFit};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use thiserror::Error;
 
 /// A video that an autoencoder cannot take.
@@ -49,6 +49,9 @@ pub trait Autoencoder: Send + Sync {
 
     /// The pixels of one latent element along frames, height and width.
     fn scale(&self) -> [usize; 3];
+
+    /// Where videos and latents must lie for it.
+    fn device(&self) -> Device;
 
     /// Videos to latents.
     fn encode(&self, video: Tensor<5>) -> Tensor<5>;

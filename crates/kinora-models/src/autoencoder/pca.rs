@@ -254,6 +254,10 @@ impl Autoencoder for Pca {
         self.config.patch
     }
 
+    fn device(&self) -> Device {
+        self.tensors[0].device()
+    }
+
     fn encode(&self, video: Tensor<5>) -> Tensor<5> {
         let b = video.dims()[0];
         let (patches, [t, h, w]) = self.config.patches(video);

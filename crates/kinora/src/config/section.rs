@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use kinora_data::{Bucket, DataConfig};
 use kinora_models::autoencoder::PcaConfig;
 use kinora_models::movie_gen::MovieGenConfig;
-use kinora_shard::Precision;
+use kinora_shard::{DeviceKind, Precision};
 use kinora_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -23,6 +23,10 @@ pub(crate) struct RunSection {
     /// The numbers of weights and computation.
     #[serde(default)]
     pub(crate) dtype: Dtype,
+    /// What ranks compute on: `flex` (the CPU), `cuda` (each rank the GPU of its number on its host) or
+    /// `cuda:1`.
+    #[serde(default)]
+    pub(crate) device: DeviceKind,
     /// Threads of each rank; 0 shares the machine's cores.
     #[serde(default)]
     pub(crate) threads: usize,

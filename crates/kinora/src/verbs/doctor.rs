@@ -4,8 +4,9 @@ mod parts;
 
 use super::json;
 use crate::cli::Doctor;
+use crate::device::host;
 use crate::failure::Outcome;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use parts::{Part, State};
 use serde::Serialize;
 use std::fs;
@@ -13,10 +14,36 @@ use std::time::Instant;
 
 /// What the program can be built with beyond the CPU, and whether it was.
 const FEATURES: [(&str, bool); 3] = [
-    ("cuda", false),
+    ("cuda", cfg!(feature = "cuda")),
     ("nccl", cfg!(feature = "nccl")),
-    ("mpi", false),
+    ("mpi", cfg!(feature = "mpi")),
 ];
+
+/// What GPUs need that this machine lacks, as the report says it.
+pub(crate) fn cuda_parts() -> Vec<String> {
+    parts::cuda()
+        .into_iter()
+        .filter(|part| part.state != State::Ok)
+        .map(|part| line(&part))
+        .collect()
+}
+
+fn line(part: &Part) -> String {
+    let (word, name) = (part.state.word(), part.name);
+    match (&part.path, &part.help) {
+        (Some(path), None) => format!("{word:<9} {name}: {}", path.display()),
+        (_, help) => format!("{word:<9} {name}: {}", help.as_deref().unwrap_or_default()),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+const BACKENDS: &[&str] = &["flex (CPU)"];
+#[cfg(feature = "cuda")]
+const BACKENDS: &[&str] = &["flex (CPU)", "cuda (NVIDIA GPUs)"];
+#[cfg(not(feature = "nccl"))]
+const TRANSPORTS: &[&str] = &["local (ranks as threads)"];
+#[cfg(feature = "nccl")]
+const TRANSPORTS: &[&str] = &["local (ranks as threads)", "nccl (tensors on GPUs)"];
 
 #[derive(Serialize)]
 struct Report {
@@ -46,8 +73,8 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         memory_gib: memory("MemTotal:"),
         memory_free_gib: memory("MemAvailable:"),
-        backends: vec!["flex (CPU)"],
-        transports: vec!["local (ranks as threads)"],
+        backends: BACKENDS.to_vec(),
+        transports: TRANSPORTS.to_vec(),
         matmul_gflops: matmul(),
         nvidia_driver: fs::read_to_string("/proc/driver/nvidia/version")
             .ok()
@@ -100,14 +127,7 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
     );
     say!("for GPUs and clusters:");
     for part in &report.parts {
-        let (word, name) = (part.state.word(), part.name);
-        match (&part.path, &part.help) {
-            (Some(path), None) => say!("  {word:<9} {name}: {}", path.display()),
-            (_, help) => say!(
-                "  {word:<9} {name}: {}",
-                help.as_deref().unwrap_or_default()
-            ),
-        }
+        say!("  {}", line(part));
     }
     if report
         .parts
@@ -132,7 +152,7 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
 /// The rate of a product of matrices of 1,024 x 1,024, the best of a few.
 fn matmul() -> f64 {
     const N: usize = 1024;
-    let random = || Tensor::<2>::random([N, N], Distribution::Default, &Device::flex());
+    let random = || Tensor::<2>::random([N, N], Distribution::Default, &host());
     let (a, b) = (random(), random());
     let once = || {
         let started = Instant::now();

@@ -128,12 +128,12 @@ fn sample(
 ) -> Outcome<Vec<Clip>> {
     let config = trained.config.clone();
     let trained = trained.clone();
-    on_ranks(&config, move |sharding| {
-        let model = trained.model(&sharding)?;
+    on_ranks(&config, trained.devices, move |sharding, device| {
+        let model = trained.model(&sharding, &device)?;
         let sampler = Sampler {
             model: &model,
             config: &trained.sample,
-            device: &trained.device,
+            device: &device,
             dtype: trained.dtype(),
             cfg: sharding.group(&[MeshAxis::Cfg]),
         };

@@ -6,7 +6,7 @@ use crate::failure::{Failure, OrInput, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::run::Trained;
 use crate::whole;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use kinora_generate::{Sampler, Windows};
 use kinora_media::{Clip, Mp4Writer, contact_sheet, encode_jpeg, encode_png};
 use kinora_mesh::MeshAxis;
@@ -56,9 +56,9 @@ pub(crate) fn generate(args: &Generate) -> Outcome {
     };
     let trained = Arc::new(trained);
     let config = trained.config.clone();
-    on_ranks(&config, move |sharding| {
+    on_ranks(&config, trained.devices, move |sharding, device| {
         let rank_zero = sharding.rank() == 0;
-        job.run(&trained, sharding, rank_zero.then_some(shown))
+        job.run(&trained, (sharding, &device), rank_zero.then_some(shown))
     })?;
     say!(
         "wrote {} in {:.1} s",
@@ -134,14 +134,14 @@ impl Job {
     fn run(
         &self,
         trained: &Trained,
-        sharding: Arc<kinora_shard::Sharding>,
+        (sharding, device): (Arc<kinora_shard::Sharding>, &Device),
         console: Option<kinora_track::Console>,
     ) -> Result<(), TrainError> {
-        let model = trained.model(&sharding)?;
+        let model = trained.model(&sharding, device)?;
         let sampler = Sampler {
             model: &model,
             config: &trained.sample,
-            device: &trained.device,
+            device,
             dtype: trained.dtype(),
             cfg: sharding.group(&[MeshAxis::Cfg]),
         };

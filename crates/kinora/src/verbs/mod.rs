@@ -14,6 +14,9 @@ mod generate;
 mod inspect;
 mod plan;
 mod train;
+mod verify;
+
+pub(crate) use doctor::cuda_parts;
 
 use crate::cli::{Cli, Verb};
 use crate::failure::Outcome;
@@ -26,6 +29,7 @@ pub(crate) fn dispatch(cli: Cli) -> Outcome {
         Verb::Generate(args) => generate::generate(&args),
         Verb::Eval(args) => eval::eval(&args),
         Verb::Plan(args) => plan::plan(&args),
+        Verb::Verify(args) => verify::verify(&args),
         Verb::Data(args) => data::data(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Doctor(args) => doctor::doctor(&args),

@@ -3,6 +3,7 @@
 use super::console;
 use crate::cli::Train;
 use crate::config::{RunConfig, read, read_run};
+use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, OrRun, Outcome};
 use crate::ranks::on_ranks;
 use crate::whole;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 pub(crate) fn train(args: &Train) -> Outcome {
     let config = read(&args.config.config, &args.config.changes.set)?;
     config.plan.check_training(&config.mesh).or_input()?;
+    let devices = RankDevices::open(&config)?;
     let console = console(args.quiet);
     let out = config.run.out.clone();
     let (run, preview, _lock) = prepare(&config, console)?;
@@ -43,8 +45,15 @@ pub(crate) fn train(args: &Train) -> Outcome {
             out.display()
         );
     }
-    let run = Arc::new(run);
-    let outcome = on_ranks(&config, move |sharding| {
+    let outcome = on_ranks(&config, devices, move |sharding, device| {
+        let preview = Preview {
+            device: device.clone(),
+            ..preview.clone()
+        };
+        let run = Run {
+            device,
+            ..run.clone()
+        };
         kinora_train::train(&run, &sharding, &preview)
     })?;
     let folder = out.display();
@@ -118,7 +127,7 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)
     if let Some(checkpoint) = resumable(out, &catalog)? {
         checkpoint.verify()?;
     }
-    let device = Device::flex();
+    let device = host();
     fs::create_dir_all(out).or_run()?;
     let lock = lock(out)?;
     whole::write(
@@ -145,6 +154,7 @@ fn prepare(config: &RunConfig, console: Console) -> Outcome<(Run, Preview, File)
         fps: config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps),
         folder: out.join("previews"),
         seed: config.run.seed,
+        device: device.clone(),
         dtype: config.run.dtype.precision().stored,
     };
     let run = Run {
@@ -223,6 +233,7 @@ fn same_run(out: &Path, config: &RunConfig) -> Outcome {
 }
 
 /// Previews: a video for each prompt, and a sheet of all.
+#[derive(Clone)]
 struct Preview {
     prompts: Vec<String>,
     sample: SampleConfig,
@@ -231,6 +242,8 @@ struct Preview {
     fps: f64,
     folder: PathBuf,
     seed: u64,
+    /// That of this rank.
+    device: Device,
     dtype: DType,
 }
 
@@ -247,7 +260,6 @@ impl Hooks for Preview {
             width,
             ..
         } = self.bucket;
-        let device = Device::flex();
         let shape = self
             .pca
             .latent_shape([frames, height, width])
@@ -255,7 +267,7 @@ impl Hooks for Preview {
         let sampler = Sampler {
             model,
             config: &self.sample,
-            device: &device,
+            device: &self.device,
             dtype: self.dtype,
             cfg: sharding.group(&[MeshAxis::Cfg]),
         };
@@ -265,7 +277,8 @@ impl Hooks for Preview {
         }
         // The others may already wait for the next step.
         sharding.world().busy(|| {
-            let videos = clips(self.pca.decode(latents.cast(DType::F32)), self.fps);
+            let latents = latents.cast(DType::F32).to_device(&self.pca.device());
+            let videos = clips(self.pca.decode(latents), self.fps);
             self.write(step, videos)
                 .map_err(|error| format!("a preview: {error}"))
         })

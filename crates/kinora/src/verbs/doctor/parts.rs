@@ -36,7 +36,7 @@ impl State {
     }
 }
 
-/// Libraries by what their file names begin with, and how to get them.
+/// Libraries, those of CUDA itself first, by what their file names begin with, and how to get them.
 const LIBRARIES: [(&str, &[&str], &str); 5] = [
     (
         "CUDA driver (libcuda.so.1)",
@@ -64,6 +64,17 @@ const LIBRARIES: [(&str, &[&str], &str); 5] = [
         "apt install libopenmpi-dev, or your cluster's module",
     ),
 ];
+
+/// Looks for what kernels are compiled and run by.
+pub(super) fn cuda() -> Vec<Part> {
+    let (loader, wheels) = (loader_files(), wheel_folders());
+    let mut parts: Vec<Part> = LIBRARIES[..3]
+        .iter()
+        .map(|&(name, prefixes, help)| library(name, prefixes, help, &loader, &wheels))
+        .collect();
+    parts.push(headers(&wheels));
+    parts
+}
 
 /// Looks for all of them.
 pub(super) fn parts() -> Vec<Part> {

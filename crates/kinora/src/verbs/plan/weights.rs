@@ -2,8 +2,9 @@
 
 use super::{names, size};
 use crate::config::RunConfig;
+use crate::device::host;
 use crate::failure::Outcome;
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 use kinora_mesh::{Layout, Mesh, Plan};
 use kinora_models::TextToVideo;
 use kinora_models::movie_gen::MovieGen;
@@ -48,7 +49,7 @@ impl Weights {
     pub(super) fn of(config: &RunConfig, mesh: Mesh, plan: &Plan) -> Outcome<Self> {
         let video = config.video()?;
         let dtype: DType = config.run.dtype.precision().stored;
-        let device = Device::flex();
+        let device = host();
         let on = |rank| {
             let cx = Cx::dry(&device, dtype, &Sharding::pretend(mesh, plan.clone(), rank));
             match &config.text {
