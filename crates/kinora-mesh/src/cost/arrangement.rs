@@ -47,7 +47,6 @@ impl Arrangement {
         plan.check_parts("tokens", Axis::Seq.of(job.tokens()), mesh)?;
         match job {
             Job::Training(job) => {
-                plan.check_training(mesh)?;
                 let each = self.span(Axis::Batch) * job.batch;
                 if each == 0 || job.samples == 0 || !job.samples.is_multiple_of(each) {
                     return Err(CostError::Uneven {

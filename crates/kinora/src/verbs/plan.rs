@@ -60,6 +60,9 @@ pub(crate) fn plan(args: &Args) -> Outcome {
             "--gpus makes more data groups, but one sample needs only one\n  help: add --search, or set mesh.cp or mesh.cfg",
         ));
     }
+    if !args.generate {
+        config.plan.check_training(&own).or_input()?;
+    }
     let ranks = args.gpus.unwrap_or_else(|| own.ranks());
     match (args.gpus, args.search) {
         (Some(0), true) => {
