@@ -138,7 +138,10 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
     }
     if !report.lacks.is_empty() {
         let lacks = report.lacks.join(",");
-        say!("  this program was built without {lacks}: cargo build --release --features {lacks}");
+        say!(
+            "  this program was built without {lacks}: cargo build --release --features {}",
+            FEATURES.map(|(name, _)| name).join(",")
+        );
     }
     if report.problems.is_empty() {
         say!("nothing is missing for training on the CPU");
