@@ -364,7 +364,7 @@ fn a_panic_in_the_loop_ends_all() {
             .unwrap_err();
         assert_eq!(
             failure.to_string(),
-            "rank 1 panicked: the preview is on fire",
+            "rank 1 panicked: the preview is on fire\n  last seen at previews of step 8",
             "{}",
             cut.name
         );

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use crate::gpu;
+use crate::{gpu, mpi};
 use xtask::repo::{self, Repo};
 use xtask::tidy::RULES;
 
@@ -25,13 +25,15 @@ enum Action {
     Cargo(&'static [&'static str]),
     /// The program itself, on a run of seconds.
     Smoke,
+    /// The feature `mpi`.
+    Mpi,
     /// The program with all that runs on GPUs, in a target folder of its own.
     Gpu,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step {
         name: "tidy",
         about: "the rules that can be read off the text",
@@ -72,6 +74,12 @@ const STEPS: [Step; 6] = [
         action: Action::Smoke,
     },
     Step {
+        name: "mpi",
+        about: "MPI and NCCL's stand-in; plans, faults and the conformance suite on four processes",
+        limit: MINUTE.saturating_mul(60),
+        action: Action::Mpi,
+    },
+    Step {
         name: "gpu",
         about: "the features cuda and nccl, on a stand-in for a GPU",
         limit: MINUTE.saturating_mul(180),
@@ -110,6 +118,7 @@ pub(crate) fn run(only: Option<&str>) -> ExitCode {
             Action::Tidy => tidy(&root),
             Action::Cargo(args) => cargo(&root, args, step.limit),
             Action::Smoke => smoke(&root, step.limit),
+            Action::Mpi => mpi::run(&root, step.limit),
             Action::Gpu => gpu::run(&root, step.limit),
         };
         done.push((step.name, code, began.elapsed()));

@@ -4,6 +4,7 @@
 
 mod ci;
 mod gpu;
+mod mpi;
 
 use std::process::ExitCode;
 
