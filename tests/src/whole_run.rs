@@ -228,7 +228,7 @@ fn reports(place: &Place) {
         assert!(scores[key].is_object(), "{key}: {scores}");
     }
 
-    let plan = place.json(&["plan", "smoke.toml", "--json"]);
+    let plan = place.json(&["plan", "smoke.toml", "--weights", "--json"]);
     assert_eq!(
         (&plan["ranks"], &plan["data_groups"]),
         (&2.into(), &1.into())
@@ -269,7 +269,7 @@ fn reports(place: &Place) {
     // Without --json the same verbs speak to people.
     for (args, words) in [
         (&["inspect", "runs/smoke"][..], "checksums right"),
-        (&["plan", "smoke.toml"], "bytes per rank"),
+        (&["plan", "smoke.toml", "--weights"], "bytes per rank"),
         (&["data", "inspect", "smoke.toml"], "72 rows"),
         (&["doctor"], "cores: "),
     ] {
