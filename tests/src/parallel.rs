@@ -7,6 +7,7 @@ use kinora_comm::local::{self, World};
 use kinora_flow::Schedule;
 use kinora_generate::SampleConfig;
 use kinora_mesh::{ContextAttention, Mesh, MeshAxis, Plan};
+use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::{MovieGenConfig, TextInput};
 use kinora_models::{Denoiser, TextToVideo};
 use kinora_shard::{Cx, Precision, Recompute, Sharding};
@@ -278,6 +279,34 @@ fn all_rows<M: Denoiser>(case: &Case<M>, tolerance: Tolerance, unheard: &[&str])
 
 fn movie_gen_case(dtype: DType) -> Case<TextToVideo> {
     case(dtype, |cx| TextToVideo::new(cx, &movie_gen(), &text()))
+}
+
+/// Layers so narrow that stored weights are cut on one rank of tp, and could be whole on the other.
+#[test]
+fn uneven_boxes_are_stored_alike_on_all_ranks() {
+    let case = case(DType::F64, |cx| {
+        let narrow = MovieGenConfig {
+            dim: 4,
+            heads: 2,
+            ffn: 9,
+            texts: vec![TextInput {
+                name: "bytes".into(),
+                width: 4,
+            }],
+            ..movie_gen()
+        };
+        let text = BytesConfig {
+            width: 4,
+            heads: 2,
+            ffn: 9,
+            ..text()
+        };
+        TextToVideo::new(cx, &narrow, &text)
+    });
+    let case = Case { global: 10, ..case };
+    let whole = run(&registry()[0], &case).remove(0);
+    let wrong = wrong(&row([1, 5, 1, 2], None), &case, &whole, Tolerance::F64);
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]

@@ -262,8 +262,14 @@ fn every_rank_reports_who_failed_first() {
         .map(|ended| ended.unwrap_err().to_string())
         .collect();
     assert_eq!(texts[1], "rank 1: the disk is full");
-    let text = "rank 1: lost rank 1 at barrier \"end\" (call 1 of communicator world): it failed: the disk is full";
-    assert_eq!([&texts[0], &texts[2]], [text, text]);
+    for text in [&texts[0], &texts[2]] {
+        // News may overtake what ends the barrier before.
+        assert!(
+            text.starts_with("rank 1: lost rank 1 at barrier "),
+            "{text}"
+        );
+        assert!(text.ends_with(": it failed: the disk is full"), "{text}");
+    }
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl TryFrom<Typed> for ContextAttention {
             Typed::Name(Name::Gather) => Ok(Self::Gather),
             Typed::Name(Name::Ring) => Ok(Self::RING),
             Typed::Name(Name::Ulysses) => Ok(Self::ULYSSES),
-            Typed::Hybrid(Hybrid { ulysses, ring }) if ulysses * ring > 0 => {
+            Typed::Hybrid(Hybrid { ulysses, ring }) if ulysses > 0 && ring > 0 => {
                 Ok(Self::hybrid(ulysses, ring))
             }
             Typed::Hybrid(_) => Err("plan.attention: ulysses and ring are at least 1".into()),

@@ -57,11 +57,13 @@ impl Layout {
     }
 
     /// What `rank` stores of this box where stored parameters are cut over `axes`, and along which
-    /// dimension: the first that leaves none of the ranks without a part. `None` for what is smaller
-    /// than the group in every dimension, which stays whole.
+    /// dimension: the first that leaves no rank of the mesh without a part. `None` for what is too small
+    /// in every dimension, which stays whole. The choice is the same on every rank, however uneven the
+    /// boxes are: ranks that store alike make the same calls.
     pub fn stored(&self, axes: &[MeshAxis], mesh: &Mesh, rank: usize) -> Option<(usize, Self)> {
         let parts = mesh.span(axes);
-        let dim = self.ranges.iter().position(|range| range.len() >= parts)?;
+        let smallest = |dim: usize| self.shape[dim] / mesh.span(&self.axes[dim]);
+        let dim = (0..self.shape.len()).find(|&dim| smallest(dim) >= parts)?;
         let mut stored = self.clone();
         let range = &self.ranges[dim];
         let mine = part(range.len(), parts, mesh.index(rank, axes));

@@ -60,8 +60,7 @@ pub enum PlanError {
     },
     /// Degrees of attention that do not fill the axis.
     #[error(
-        "plan.attention = {{ ulysses = {ulysses}, ring = {ring} }} spans {} ranks, but mesh.cp = {cp}\n  help: make their product mesh.cp",
-        ulysses * ring
+        "plan.attention = {{ ulysses = {ulysses}, ring = {ring} }} does not span mesh.cp = {cp} ranks\n  help: make their product mesh.cp"
     )]
     Degrees {
         /// Ranks that exchange tokens for heads.
@@ -269,11 +268,13 @@ impl Plan {
                 why: "mesh.cp is 1, so every rank has all keys",
             }),
             Some(attention) => match attention.degrees(mesh.cp) {
-                Some((ulysses, ring)) if ulysses * ring != mesh.cp => Err(PlanError::Degrees {
-                    ulysses,
-                    ring,
-                    cp: mesh.cp,
-                }),
+                Some((ulysses, ring)) if ulysses.checked_mul(ring) != Some(mesh.cp) => {
+                    Err(PlanError::Degrees {
+                        ulysses,
+                        ring,
+                        cp: mesh.cp,
+                    })
+                }
                 _ => Ok(()),
             },
             None => Ok(()),

@@ -1,7 +1,7 @@
 //! Normalisation over the model width, or over all heads.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use kinora_kernels::op::{Back, custom};
 use kinora_mesh::Extent;
 use kinora_shard::{Cx, Group, Init, Weight};
@@ -47,20 +47,31 @@ impl RmsNorm {
 /// The norm of an axis that the ranks of a group hold parts of: forward one sum of squares travels for
 /// each token, and backward one more, of what each rank knows of the statistic's gradient.
 fn across(x: Tensor<3>, weight: Tensor<3>, group: Group, width: f64) -> (Tensor<3>, Back<3, 2>) {
+    // The statistic, and what is made with it, in 32 bits at least; rounded once.
+    let (half, wide) = (
+        x.dtype(),
+        if x.dtype() == DType::F64 {
+            DType::F64
+        } else {
+            DType::F32
+        },
+    );
+    let (x, weight) = (x.cast(wide), weight.cast(wide));
     let squares = x.clone().square().sum_dim(2); // [B, S, 1]
     let mean = group.sum_of(squares, "norm across ranks") / width;
     let scale = (mean + EPSILON).sqrt().recip();
     let normed = x * scale.clone();
     let out = normed.clone() * weight.clone();
     let back = move |gradient: Tensor<3>| {
+        let gradient = gradient.cast(wide);
         let scaled = gradient.clone() * weight.clone();
         let along = (scaled.clone() * normed.clone()).sum_dim(2);
         let along = group.sum_of(along, "norm across ranks") / width;
         let d_x = (scaled - normed.clone() * along) * scale.clone();
         let d_weight = (gradient * normed.clone()).sum_dim(0).sum_dim(1);
-        [d_x, d_weight]
+        [d_x, d_weight].map(|x| x.cast(half))
     };
-    (out, Arc::new(back))
+    (out.cast(half), Arc::new(back))
 }
 
 /// Layer normalisation (Ba, Kiros and Hinton 2016), with a learned weight and bias.
@@ -81,9 +92,18 @@ impl LayerNorm {
 
     /// `[B, S, D]` to the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let dtype = x.dtype();
+        let wide = if dtype == DType::F64 {
+            dtype
+        } else {
+            DType::F32
+        };
+        let x = x.cast(wide);
         let x = x.clone() - x.mean_dim(2);
         let variance = x.clone().square().mean_dim(2);
         let x = x * variance.add_scalar(EPSILON).sqrt().recip();
-        x * self.weight.val().reshape([1, 1, -1]) + self.bias.val().reshape([1, 1, -1])
+        let [weight, bias] =
+            [&self.weight, &self.bias].map(|w| w.val().cast(wide).reshape([1, 1, -1]));
+        (x * weight + bias).cast(dtype)
     }
 }

@@ -12,6 +12,7 @@ use kinora_shard::{Precision, Sharding};
 use kinora_track::{Console, Tracker};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -134,6 +135,7 @@ pub fn train(
     let mut records = Records::open(run, from, sharding.rank())?;
     let mut source = Source::open(&run.catalog, sharding, from, &run.autoencoder, &run.device)?;
     let mut skipped = 0;
+    let mut repeated = false;
     while trainer.step() < config.steps {
         let started = Instant::now();
         let world = sharding.world();
@@ -143,6 +145,15 @@ pub fn train(
         let samples = format!("samples {}..{end} of the batch", batch.first);
         world.at(&format!("step {}, {samples}", trainer.step() + 1));
         let batches = source.agree(&batch, sharding)?;
+        let distinct: BTreeSet<&u64> = batches.iter().collect();
+        if distinct.len() < batches.len() && !repeated {
+            // Equal clips may be in the data twice, so this is said, and does not end the run.
+            records.note(&format!(
+                "step {}: data groups hold the same samples",
+                batch.step + 1
+            ))?;
+            repeated = true;
+        }
         let data_seconds = started.elapsed().as_secs_f64();
         let report = trainer.train(&batch)?;
         let times = (started.elapsed().as_secs_f64(), data_seconds);

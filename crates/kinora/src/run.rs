@@ -62,6 +62,16 @@ impl Trained {
         })
     }
 
+    /// Checks that ranks that share out guidance have some to share.
+    pub(crate) fn check_guidance(&self) -> Outcome {
+        if self.config.mesh.cfg > 1 && self.sample.guidance == 1.0 {
+            return Err(Failure::input(
+                "mesh.cfg = 2 has no effect: guidance is 1, so there is one pass only\n  help: set mesh.cfg = 1, or another guidance",
+            ));
+        }
+        Ok(())
+    }
+
     /// The dtype of stored weights, and of latents between steps.
     pub(crate) fn dtype(&self) -> DType {
         self.config.run.dtype.precision().stored

@@ -214,7 +214,9 @@ impl Ledger<'_> {
         }
         for (what, each, tokens) in kinds {
             let calls = each * (forward + backward);
-            let one = wire::all_reduce(self.computed(tokens, 1), local.tp);
+            // Statistics travel in 32 bits at least.
+            let number = self.dtypes.compute.size().max(4);
+            let one = wire::all_reduce(local.batch * tokens * number, local.tp);
             self.push(
                 what,
                 Kind::AllReduce,

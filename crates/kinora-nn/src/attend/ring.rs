@@ -19,11 +19,13 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn forward(&self, [q, k, v]: [Tensor<4>; 3]) -> (Tensor<4>, Tensor<3>) {
+        let (dtype, sums) = (q.dtype(), sums(q.dtype()));
+        let q = q.cast(sums);
         let mut here = Tensor::cat(vec![k, v], 0); // [2 B, H, L, K]
         let mut sum: Option<(Tensor<4>, Tensor<3>)> = None;
         for step in 0..self.group.size() {
             let next = self.pass_on(step, &here, "keys");
-            let [k, v] = halves(here.clone());
+            let [k, v] = halves(here.clone()).map(|x| x.cast(sums));
             let part = attention_with_logsumexp(q.clone(), k, v, self.mask_at(step));
             sum = Some(match sum {
                 Some(sum) => merge(sum, part),
@@ -33,7 +35,8 @@ impl Ring {
                 here = next.wait();
             }
         }
-        sum.expect("a ring has a rank")
+        let (out, lse) = sum.expect("a ring has a rank");
+        (out.cast(dtype), lse)
     }
 
     /// The gradients of this rank's queries, keys and values.
@@ -43,13 +46,8 @@ impl Ring {
         (out, lse): (Tensor<4>, Tensor<3>),
         d_out: Tensor<4>,
     ) -> [Tensor<4>; 3] {
-        let dtype = q.dtype();
-        // What is added up rank by rank is kept in 32 bits at least.
-        let sums = if dtype == DType::F64 {
-            dtype
-        } else {
-            DType::F32
-        };
+        let (dtype, sums) = (q.dtype(), sums(q.dtype()));
+        let [q, out, d_out] = [q, out, d_out].map(|x| x.cast(sums));
         let mut here = Tensor::cat(vec![k, v], 0); // [2 B, H, L, K]
         let mut dq: Option<Tensor<4>> = None;
         let mut behind: Option<Tensor<4>> = None;
@@ -58,16 +56,15 @@ impl Ring {
             let coming = behind
                 .take()
                 .map(|sum| self.shift(step, sum, "key gradients"));
-            let [k, v] = halves(here.clone());
+            let [k, v] = halves(here.clone()).map(|x| x.cast(sums));
             let (q, out, lse, d_out) = (q.clone(), out.clone(), lse.clone(), d_out.clone());
             let (dq_part, dk, dv) =
                 attention_backward(q, k, v, out, lse, d_out, self.mask_at(step));
-            let dq_part = dq_part.cast(sums);
             dq = Some(match dq {
                 Some(dq) => dq + dq_part,
                 None => dq_part,
             });
-            let part = Tensor::cat(vec![dk, dv], 0).cast(sums);
+            let part = Tensor::cat(vec![dk, dv], 0);
             behind = Some(match coming {
                 Some(coming) => coming.wait() + part,
                 None => part,
@@ -111,6 +108,15 @@ impl Ring {
         let range: Range<usize> = start..start + self.lens[owner];
         let mask = self.mask.clone()?;
         Some(mask.narrow(1, range.start, range.len()))
+    }
+}
+
+/// What is added up rank by rank, and merged, is computed in 32 bits at least; keys travel as they are.
+fn sums(dtype: DType) -> DType {
+    if dtype == DType::F64 {
+        dtype
+    } else {
+        DType::F32
     }
 }
 

@@ -18,6 +18,7 @@ use kinora_mesh::{Axis, Mesh, Plan};
 use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::MovieGenConfig;
 use kinora_shapes::ShapesConfig;
+use kinora_shard::Recompute;
 use kinora_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +118,14 @@ impl RunConfig {
         }
         if let Some(train) = &self.train {
             section::check_train(train)?;
+            if let Recompute::First(count) = train.recompute
+                && count > video.layers
+            {
+                return Err(Failure::input(format!(
+                    "train.recompute = {{ first = {count} }}, but the model has {} layers\n  help: use at most as many, or \"all\"",
+                    video.layers
+                )));
+            }
             if let Some(data) = &self.data {
                 let shares = self.mesh.span(&self.plan.cuts(Axis::Batch, &self.mesh));
                 train.check_batches(&data.buckets, shares).or_input()?;

@@ -17,11 +17,15 @@ pub(crate) fn read(path: &Path, set: &[String]) -> Outcome<RunConfig> {
     // Read as it stands first, so that mistakes in the file are shown with their line.
     let config: RunConfig =
         toml::from_str(&text).map_err(|error| Failure::input(format!("{name}: {error}")))?;
-    let config = if set.is_empty() {
+    let mut config = if set.is_empty() {
         config
     } else {
         change(&text, set)?
     };
+    // Whoever takes cp away with --set has no way to take this key away too.
+    if config.mesh.cp == 1 && set.iter().any(|change| change.starts_with("mesh.cp")) {
+        config.plan.attention = None;
+    }
     config.check()?;
     Ok(config)
 }

@@ -42,6 +42,7 @@ pub(crate) fn eval(args: &Eval, here: &Here) -> Outcome {
     let config = read_run(&args.run, &args.changes.set)?;
     let ranks = here.ranks(&config)?;
     let trained = ranks.busy(|| Trained::open(&args.run, &args.changes.set, "eval"))?;
+    trained.check_guidance()?;
     let shapes = trained
         .config
         .need(&trained.config.shapes, "shapes", "eval")?

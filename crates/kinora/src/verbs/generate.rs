@@ -38,6 +38,7 @@ pub(crate) fn generate(args: &Generate, here: &Here) -> Outcome {
         trained.sample.schedule = trained.sample.schedule.with_steps(steps);
     }
     trained.sample.guidance = args.guidance.unwrap_or(trained.sample.guidance);
+    trained.check_guidance()?;
     let frames = frames(args, &trained, kind)?;
     let window = if kind == Kind::Video {
         trained.bucket.frames

@@ -79,10 +79,11 @@ fn configuration(command: &[OsString]) -> Outcome<RunConfig> {
     // Ends this process with a message if the ranks would not understand it.
     match Cli::parse_from([&name].into_iter().chain(command)).verb {
         Verb::Train(args) => read(&args.config.config, &args.config.changes.set),
+        Verb::Verify(args) if args.here => read(&args.config.config, &args.config.changes.set),
         Verb::Generate(args) => read_run(&args.run, &args.changes.set),
         Verb::Eval(args) => read_run(&args.run, &args.changes.set),
         _ => Err(Failure::input(format!(
-            "kinora {} does not run on ranks\n  help: launch train, generate or eval",
+            "kinora {} does not run on ranks\n  help: launch train, generate, eval or verify --here",
             command[0].display()
         ))),
     }
