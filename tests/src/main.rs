@@ -15,4 +15,5 @@ mod program;
 mod resume;
 mod tidy;
 mod traffic;
+mod verify;
 mod whole_run;
