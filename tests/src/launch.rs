@@ -237,7 +237,10 @@ fn what_cannot_be_launched_is_refused_before_anything_starts() {
     refuse(&["-n", "0", "train", "smoke.toml"], &["-n 0"]);
     refuse(
         &["plan", "smoke.toml"],
-        &["plan does not run on ranks", "train, generate or eval"],
+        &[
+            "plan does not run on ranks",
+            "train, generate, eval or verify --here",
+        ],
     );
     refuse(
         &["launch", "train", "smoke.toml"],

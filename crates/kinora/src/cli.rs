@@ -27,7 +27,7 @@ pub(crate) enum Verb {
     Generate(Generate),
     /// Score a run's videos with rules that need no learning
     Eval(Eval),
-    /// Start the ranks of train, generate or eval as processes, here or on several machines
+    /// Start the ranks of train, generate, eval or verify as processes, here or on several machines
     Launch(Launch),
     /// Estimate the memory, messages and time of a mesh and plan, without starting anything
     Plan(Plan),
@@ -145,7 +145,7 @@ pub(crate) struct Launch {
     /// Start ranks on these machines, by mpirun
     #[arg(long, value_name = "HOST,HOST", value_delimiter = ',')]
     pub(crate) hosts: Vec<String>,
-    /// What every rank runs: train, generate or eval, with its arguments
+    /// What every rank runs: train, generate, eval or verify --here, with its arguments
     #[arg(
         required = true,
         trailing_var_arg = true,
