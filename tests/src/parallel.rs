@@ -11,8 +11,7 @@ use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::{MovieGenConfig, TextInput};
 use kinora_models::{Denoiser, TextToVideo};
 use kinora_shard::{Cx, Precision, Recompute, Sharding};
-use kinora_train::{Decay, OptimConfig, TrainConfig};
-use kinora_verify::{Case, Difference, Record, Tolerance, compare, record};
+use kinora_verify::{Case, Difference, Record, Tolerance, compare, record, train_config};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,29 +143,7 @@ pub(crate) fn case<M>(
     build: impl Fn(&Cx) -> M + Send + Sync + 'static,
 ) -> Case<M> {
     Case {
-        config: TrainConfig {
-            steps: 20,
-            accumulate: 1,
-            caption_dropout: 0.2,
-            checkpoint_every: 7,
-            keep: 2,
-            preview_every: 0,
-            recompute: Recompute::None,
-            path: Default::default(),
-            times: Default::default(),
-            optim: OptimConfig {
-                lr: 5e-4,
-                betas: [0.9, 0.99],
-                // Large against the rounding of gradients near zero, whose sign Adam would follow.
-                epsilon: 1e-4,
-                weight_decay: 0.01,
-                // Below every norm here, so that a norm counted twice shows in the weights.
-                clip: 0.1,
-                warmup: 3,
-                decay: Decay { from: 0.6, to: 0.1 },
-                ema: 0.9,
-            },
-        },
+        config: train_config(),
         precision: precision.into(),
         device: Device::flex(),
         global: 12,

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_generate::SampleConfig;
 use kinora_mesh::rng::Stream;
 use kinora_shard::{Cx, ParamSpec, Precision, Sharding};
-use kinora_train::{LatentBatch, TrainConfig};
+use kinora_train::{Decay, LatentBatch, OptimConfig, TrainConfig};
 use std::sync::Arc;
 
 // One in three is long: text inside the sequence must reach every rank that holds a part of it.
@@ -36,6 +36,34 @@ pub struct Case<M> {
 }
 
 const SEED: u64 = 7;
+
+/// Training whose results say something of a plan: a norm that is counted twice, or a caption that is
+/// dropped on one rank only, shows in the losses.
+pub fn train_config() -> TrainConfig {
+    TrainConfig {
+        steps: 20,
+        accumulate: 1,
+        caption_dropout: 0.2,
+        checkpoint_every: 20,
+        keep: 1,
+        preview_every: 0,
+        recompute: Default::default(),
+        path: Default::default(),
+        times: Default::default(),
+        optim: OptimConfig {
+            lr: 5e-4,
+            betas: [0.9, 0.99],
+            // Large against the rounding of gradients near zero, whose sign Adam would follow.
+            epsilon: 1e-4,
+            weight_decay: 0.01,
+            // Below every norm here, so that a norm counted twice shows in the weights.
+            clip: 0.1,
+            warmup: 3,
+            decay: Decay { from: 1.0, to: 1.0 },
+            ema: 0.9,
+        },
+    }
+}
 
 /// The caption of a sample of the global batch.
 pub(crate) fn caption(sample: usize) -> String {

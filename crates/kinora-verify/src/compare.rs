@@ -49,8 +49,6 @@ pub struct Difference {
     pub rms: f64,
     /// The largest excess of an element's difference over `rtol` and `atol`; negative if none exceeds.
     pub excess: f64,
-    /// Elements compared.
-    pub len: usize,
 }
 
 impl Difference {
@@ -181,6 +179,5 @@ fn difference(
             far / size.max(1e-30)
         },
         excess: excess.fold(f64::MIN, f64::max),
-        len: got.len(),
     }
 }

@@ -8,7 +8,7 @@ mod compare;
 mod record;
 mod shrink;
 
-pub use case::Case;
+pub use case::{Case, train_config};
 pub use compare::{Difference, Tolerance, compare};
 pub use record::{Pass, Record, record};
 pub use shrink::{latents, shrink_mesh, shrink_model};

@@ -14,9 +14,10 @@ use kinora_generate::SampleConfig;
 use kinora_mesh::{Axis, Mesh, Plan};
 use kinora_models::TextToVideo;
 use kinora_shard::{Cx, Precision, Sharding};
-use kinora_train::{Decay, OptimConfig, TrainConfig, TrainError};
+use kinora_train::{TrainConfig, TrainError};
 use kinora_verify::{
     Case, Difference, Record, Tolerance, compare, latents, record, shrink_mesh, shrink_model,
+    train_config,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -132,30 +133,13 @@ fn case(config: &RunConfig, mesh: &Mesh, precision: Precision) -> Outcome<Case<T
     let guidance = config.sample.as_ref().map_or(3.0, |sample| sample.guidance);
     Ok(Case {
         config: TrainConfig {
-            steps: 20,
-            accumulate: 1,
-            caption_dropout: 0.2,
-            checkpoint_every: 20,
-            keep: 1,
-            preview_every: 0,
             recompute: config
                 .train
                 .as_ref()
                 .map_or_else(Default::default, |train| train.recompute),
             path,
             times,
-            optim: OptimConfig {
-                lr: 5e-4,
-                betas: [0.9, 0.99],
-                // Large against the rounding of gradients near zero, whose sign Adam would follow.
-                epsilon: 1e-4,
-                weight_decay: 0.01,
-                // Below every norm here, so that a norm counted twice shows in the weights.
-                clip: 0.1,
-                warmup: 3,
-                decay: Decay { from: 1.0, to: 1.0 },
-                ema: 0.9,
-            },
+            ..train_config()
         },
         precision,
         device: host(),
@@ -328,7 +312,9 @@ fn print(report: &Report, show: usize) {
     }
     match &report.samples {
         Some(wrong) => say!("samples: {wrong}"),
-        None => say!("samples: data groups drew different ones, the ranks of a group the same"),
+        None => say!(
+            "samples: the plan gives data groups different ones, and the ranks of a group the same"
+        ),
     }
     if report.holds {
         say!(
