@@ -225,7 +225,9 @@ fn eight_ranks_store_an_eighth_each() {
             (rank.peak - rank.start) / MB,
             bound / MB
         );
-        // A tenth for what eight connections and the allocator hold.
-        assert!(rank.peak - rank.start <= 1.1 * bound, "{rank:?}");
+        // Messages under way come on top: what peers that are ahead have sent of the next block, and
+        // what is on its way to those that are behind. A weight or gradient kept whole would be more.
+        let under_way = 2.0 * block;
+        assert!(rank.peak - rank.start <= bound + under_way, "{rank:?}");
     }
 }
