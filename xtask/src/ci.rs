@@ -119,13 +119,6 @@ pub(crate) fn run(only: Option<&str>) -> ExitCode {
             Action::Cargo(args) => cargo(&root, args, step.limit),
             Action::Smoke => smoke(&root, step.limit),
             Action::Mpi => mpi::run(&root, step.limit),
-            // Half an hour of building where it has not been built before: only when asked for.
-            Action::Gpu if only.is_none() && env::var_os("KINORA_CI_GPU").is_none() => {
-                println!(
-                    "NOT TESTED: the features cuda and nccl of the program\nhelp: cargo xtask ci --only gpu, or KINORA_CI_GPU=1"
-                );
-                0
-            }
             Action::Gpu => gpu::run(&root, step.limit),
         };
         done.push((step.name, code, began.elapsed()));
