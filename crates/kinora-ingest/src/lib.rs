@@ -1,0 +1,1 @@
+//! Media from folders, tables and archives, to the shards that training reads.
