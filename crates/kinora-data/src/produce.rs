@@ -75,7 +75,8 @@ impl Producer {
         let config = &catalog.config;
         let bucket = config.buckets[draw.bucket];
         let pick = &draw.picks[position];
-        let samples = catalog.buckets[draw.bucket].samples();
+        let pool = pick.window.pool;
+        let samples = catalog.pools[pool].samples();
         // A function of seed, step, position and attempt only, so that all meshes agree.
         let others = Stream::new(config.seed, "data/replace")
             .at(draw.step)
@@ -85,7 +86,7 @@ impl Producer {
             let (place, row) = if attempt == 0 {
                 (pick.place, self.rows.of_window(&pick.window, pick.place))
             } else {
-                let place = catalog.place(draw.bucket, others.below(attempt, samples));
+                let place = catalog.place(pool, others.below(attempt, samples));
                 (place, self.rows.single(place))
             };
             let id = catalog.id(place);
