@@ -87,9 +87,13 @@ impl Set {
             .collect();
         DataConfig {
             workers: 0,
-            ..DataConfig::new(vec![self.folder.path().into()], buckets)
+            ..DataConfig::new(vec![text(self.folder.path())], buckets)
         }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn catalog(config: &DataConfig) -> Arc<Catalog> {
@@ -513,7 +517,7 @@ fn what_is_wrong_with_files_is_said() {
     let empty = tempfile::tempdir().unwrap();
     for path in [empty.path(), Path::new("no/such/folder")] {
         let missing = DataConfig {
-            paths: vec![path.into()],
+            paths: vec![text(path)],
             ..config.clone()
         };
         assert!(matches!(open(&missing), DataError::NoFile { .. }));
