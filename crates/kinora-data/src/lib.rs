@@ -18,6 +18,7 @@ mod order;
 mod produce;
 mod rows;
 mod shard;
+mod store;
 mod summary;
 mod write;
 
@@ -28,6 +29,7 @@ pub use catalog::{Catalog, LeftOut};
 pub use config::{Bucket, Columns, DataConfig};
 pub use error::DataError;
 pub use loader::{Batch, Loader, Part, Sample, Skip, Skipped};
+pub use store::{Object, Storage, Store, StoreError, StoreOptions, Traffic};
 pub use summary::{BucketSummary, CaptionSummary, Summary};
 pub use write::{Row, ShardOptions, ShardWriter};
 
