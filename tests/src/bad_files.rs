@@ -7,7 +7,7 @@ use crate::fixture::cut;
 use crate::program::Place;
 use burn::tensor::DType;
 use kinora_comm::local::What;
-use kinora_data::{DataError, Row, ShardOptions, ShardWriter};
+use kinora_data::{Caption, DataError, Row, ShardOptions, ShardWriter};
 use kinora_media::encode_mp4;
 use kinora_shapes::{Scene, Split};
 use kinora_train::TrainError;
@@ -33,17 +33,11 @@ fn with_bad_clips(bad: &'static [u64]) -> Clips {
             (_, media) => media,
         };
         let clip = &sample.clip;
-        writer
-            .push(Row {
-                media: &media,
-                caption: &sample.caption,
-                frames: clip.frames,
-                height: clip.height,
-                width: clip.width,
-                fps: clip.fps,
-                meta: None,
-            })
-            .unwrap();
+        let size = [clip.frames, clip.height, clip.width];
+        let captions = Caption::one(sample.caption.clone());
+        let key = format!("clip {index}");
+        let row = Row::new(&key, &media, &captions, size, clip.fps);
+        writer.push(&row).unwrap();
     }
     writer.finish().unwrap();
     let mut config = data(&at);

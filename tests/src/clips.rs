@@ -59,12 +59,7 @@ fn config() -> TrainConfig {
 
 /// Buckets that [`Clips::make`]'s data fills.
 pub(crate) fn data(folder: &Path) -> DataConfig {
-    let bucket = |frames, batch| Bucket {
-        frames,
-        height: 32,
-        width: 32,
-        batch,
-    };
+    let bucket = |frames, batch| Bucket::new(frames, 32, 32, batch);
     DataConfig {
         image_ratio: Some(0.25),
         workers: 1,

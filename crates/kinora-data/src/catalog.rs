@@ -8,18 +8,19 @@ use kinora_media::probe;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use serde::Serialize;
 
-use kinora_mesh::rng::fnv1a;
-
+use crate::choose::{Refused, Size, choose};
 use crate::shard::{self, Shard};
-use crate::{Bucket, DataConfig, DataError, SampleId};
+use crate::{Bucket, Columns, DataConfig, DataError, SampleId, SetConfig};
 
-/// All samples of a data set, each in its bucket. Holds no media.
+/// All samples of a data set or a mixture, each in its bucket. Holds no media.
 #[derive(Debug)]
 pub struct Catalog {
     pub(crate) config: DataConfig,
+    pub(crate) sets: Vec<SetConfig>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) groups: Vec<Group>,
-    pub(crate) buckets: Vec<Members>,
+    /// The samples of each data set in each bucket; see [`Catalog::pool`].
+    pub(crate) pools: Vec<Members>,
     pub(crate) left_out: LeftOut,
 }
 
@@ -27,6 +28,8 @@ pub struct Catalog {
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) shard: usize,
+    /// The data set of its shard.
+    pub(crate) set: usize,
     /// Its number in the file.
     pub(crate) index: usize,
     /// The number of its first row in the file.
@@ -37,7 +40,7 @@ pub(crate) struct Group {
     pub(crate) assigned: Vec<u8>,
 }
 
-/// The samples of a bucket.
+/// The samples of a data set in a bucket.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     /// The row groups that hold some.
@@ -64,7 +67,9 @@ pub(crate) struct Place {
 pub struct LeftOut {
     /// Clips shorter than every bucket of videos.
     pub too_short: u64,
-    /// Images without a bucket of images, or videos without a bucket of videos.
+    /// Clips with fewer frames a second than the buckets of their duration sample.
+    pub too_slow: u64,
+    /// Images without a bucket of images, videos without a bucket of videos, or of their duration.
     pub no_bucket: u64,
     /// Samples without a size, or whose headers cannot be read.
     pub unreadable: u64,
@@ -75,7 +80,7 @@ pub struct LeftOut {
 impl LeftOut {
     /// How many samples are left out.
     pub fn total(&self) -> u64 {
-        self.too_short + self.no_bucket + self.unreadable
+        self.too_short + self.too_slow + self.no_bucket + self.unreadable
     }
 }
 
@@ -92,64 +97,43 @@ impl Catalog {
     /// a bucket gets no sample.
     pub fn open(config: &DataConfig) -> Result<Self, DataError> {
         config.validate()?;
+        let sets = config.all_sets();
         let mut catalog = Self {
             config: config.clone(),
-            shards: shard::find(&config.paths)?,
+            sets: sets.clone(),
+            shards: Vec::new(),
             groups: Vec::new(),
-            buckets: Vec::new(),
+            pools: Vec::new(),
             left_out: LeftOut::default(),
         };
         let mut sizes = BTreeMap::new();
-        for index in 0..catalog.shards.len() {
-            catalog.add(index, &mut sizes)?;
+        for (number, set) in sets.iter().enumerate() {
+            let columns = config.columns_of(set);
+            for shard in shard::find(&set.paths)? {
+                catalog.add(shard, number, columns, &mut sizes)?;
+            }
         }
         catalog.collect();
-        for (bucket, members) in config.buckets.iter().zip(&catalog.buckets) {
-            if members.samples() == 0 {
+        for (bucket, samples) in config.buckets.iter().zip(catalog.samples()) {
+            if samples == 0 {
                 return Err(DataError::EmptyBucket {
                     bucket: bucket.to_string(),
                     have: commonest(&sizes),
+                    left_out: catalog.left_out.examples.first().cloned(),
                 });
             }
         }
+        for (number, set) in sets.iter().enumerate() {
+            if (0..config.buckets.len())
+                .all(|b| catalog.pools[catalog.pool(b, number)].samples() == 0)
+            {
+                return Err(DataError::config(
+                    format!("no sample of the data set {:?} fits a bucket", set.name),
+                    "add a bucket for it, or leave it out of data.sets",
+                ));
+            }
+        }
         Ok(catalog)
-    }
-
-    /// All that decides which samples a step takes, in a line: a run goes on only if it is the same.
-    ///
-    /// Files are told apart by name, rows and stored bytes; what is in them is not read.
-    pub fn fingerprint(&self) -> String {
-        let Self { config, .. } = self;
-        let samples: Vec<String> = config
-            .buckets
-            .iter()
-            .zip(self.samples())
-            .map(|(bucket, samples)| {
-                format!("{samples} of {bucket} in batches of {}", bucket.batch)
-            })
-            .collect();
-        let groups: Vec<String> = self
-            .groups
-            .iter()
-            .map(|group| {
-                let shard = &self.shards[group.shard].name;
-                format!(
-                    "{shard}/{}/{}/{}",
-                    group.index,
-                    group.assigned.len(),
-                    group.bytes
-                )
-            })
-            .collect();
-        let ratio = config
-            .image_ratio
-            .map_or("their share".to_string(), |ratio| ratio.to_string());
-        format!(
-            "{}; image ratio {ratio}; seed {}; files {:016x}",
-            samples.join(", "),
-            config.seed,
-            fnv1a(groups.join("\n").as_bytes())
-        )
     }
 
     /// The configuration it was opened with.
@@ -159,7 +143,44 @@ impl Catalog {
 
     /// The samples of each bucket, in the order of the configuration.
     pub fn samples(&self) -> Vec<u64> {
-        self.buckets.iter().map(Members::samples).collect()
+        let of = |pools: &[Members]| pools.iter().map(Members::samples).sum();
+        self.pools.chunks(self.sets.len()).map(of).collect()
+    }
+
+    /// The number of the pool that holds a data set's samples in a bucket.
+    pub(crate) fn pool(&self, bucket: usize, set: usize) -> usize {
+        bucket * self.sets.len() + set
+    }
+
+    /// The bucket that a pool belongs to.
+    pub(crate) fn bucket_of(&self, pool: usize) -> usize {
+        pool / self.sets.len()
+    }
+
+    /// How much each data set counts in a bucket. Their sum is the bucket's weight among the buckets
+    /// of its kind, in samples.
+    ///
+    /// A data set spreads its weight over its samples, so that its buckets keep pace. With an image
+    /// ratio it spreads it over its images and over its videos, each for itself.
+    pub(crate) fn shares(&self, bucket: usize) -> Vec<f64> {
+        let config = &self.config;
+        let image = config.buckets[bucket].is_image();
+        let share = |set: usize| {
+            let samples = |bucket| self.pools[self.pool(bucket, set)].samples() as f64;
+            let here = samples(bucket);
+            let Some(weight) = self.sets[set].weight else {
+                return here;
+            };
+            if here == 0.0 {
+                return 0.0;
+            }
+            let counted = |&bucket: &usize| {
+                config.image_ratio.is_none() || config.buckets[bucket].is_image() == image
+            };
+            let all: f64 = (0..config.buckets.len()).filter(counted).map(samples).sum();
+            weight * here / all
+        };
+        (0..self.sets.len()).map(share).collect()
     }
 
     /// The samples that no bucket takes.
@@ -176,45 +197,52 @@ impl Catalog {
         }
     }
 
-    /// The places of a bucket's samples in a row group, in order.
-    pub(crate) fn places(&self, bucket: usize, group: u32) -> impl Iterator<Item = Place> {
+    /// The places of a pool's samples in a row group, in order.
+    pub(crate) fn places(&self, pool: usize, group: u32) -> impl Iterator<Item = Place> {
+        let bucket = self.bucket_of(pool);
         let rows = (0u32..).zip(&self.groups[group as usize].assigned);
         rows.filter(move |&(_, &at)| usize::from(at) == bucket)
             .map(move |(row, _)| Place { group, row })
     }
 
-    /// The place of a bucket's `index`th sample. Panics if it has fewer.
-    pub(crate) fn place(&self, bucket: usize, index: u64) -> Place {
-        let members = &self.buckets[bucket];
+    /// The place of a pool's `index`th sample. Panics if it has fewer.
+    pub(crate) fn place(&self, pool: usize, index: u64) -> Place {
+        let members = &self.pools[pool];
         let at = members.before.partition_point(|&before| before <= index) - 1;
         let rest = (index - members.before[at]) as usize;
-        self.places(bucket, members.groups[at])
+        self.places(pool, members.groups[at])
             .nth(rest)
             .expect("the index is below the count")
     }
 
-    fn add(&mut self, index: usize, sizes: &mut Sizes) -> Result<(), DataError> {
-        let shard = self.shards[index].clone();
+    fn add(
+        &mut self,
+        shard: Shard,
+        set: usize,
+        columns: &Columns,
+        sizes: &mut Sizes,
+    ) -> Result<(), DataError> {
+        let timed = self.config.buckets.iter().any(Bucket::timed);
         let footer = shard::footer(&shard.path, false)?;
-        let sized = shard::check(&shard.path, footer.schema(), &self.config.columns)?;
+        let sized = shard::check(&shard.path, footer.schema(), columns, timed)?;
         let mut first_row = 0;
         for group in 0..footer.metadata().num_row_groups() {
             let meta = footer.metadata().row_group(group);
-            let media = &self.config.columns.media;
             let bytes = meta
                 .columns()
                 .iter()
-                .filter(|column| column.column_path().parts().first() == Some(media))
+                .filter(|column| column.column_path().parts().first() == Some(&columns.media))
                 .map(|column| column.compressed_size().max(0) as u64)
                 .sum();
-            let found = self.measure(&shard, &footer, group, sized)?;
+            let found = measure(&shard, &footer, group, columns, sized.then_some(timed))?;
             let rows = found.len() as u64;
             let mut assigned = Vec::with_capacity(found.len());
             for (row, size) in (first_row..).zip(found) {
                 assigned.push(self.assign(&shard, row, size, sizes));
             }
             self.groups.push(Group {
-                shard: index,
+                shard: self.shards.len(),
+                set,
                 index: group,
                 first_row,
                 bytes,
@@ -222,120 +250,139 @@ impl Catalog {
             });
             first_row += rows;
         }
+        self.shards.push(shard);
         Ok(())
-    }
-
-    /// Frames, height and width of each row of a group, or why there are none.
-    fn measure(
-        &self,
-        shard: &Shard,
-        footer: &ArrowReaderMetadata,
-        group: usize,
-        sized: bool,
-    ) -> Result<Vec<Result<[usize; 3], String>>, DataError> {
-        let columns = &self.config.columns;
-        let sizes = [&columns.frames, &columns.height, &columns.width].map(String::as_str);
-        let mut found = Vec::new();
-        if sized {
-            shard::read(&shard.path, footer, group, &sizes, None, |batch| {
-                let [frames, height, width] = sizes.map(|name| shard::sizes(batch, name));
-                found.extend(frames.into_iter().zip(height).zip(width).map(
-                    |((frames, height), width)| match [frames, height, width] {
-                        size if size.contains(&0) => Err(format!("its size is {size:?}")),
-                        size => Ok(size),
-                    },
-                ));
-                Ok(())
-            })?;
-        } else {
-            shard::read(
-                &shard.path,
-                footer,
-                group,
-                &[&columns.media],
-                None,
-                |batch| {
-                    let media = shard::media(batch, &columns.media);
-                    found.extend(
-                        media
-                            .into_iter()
-                            .flatten()
-                            .map(|bytes| match bytes.map(probe) {
-                                None => Err("it has no media".to_owned()),
-                                Some(Err(error)) => Err(error.to_string()),
-                                Some(Ok(info)) => Ok([info.frames, info.height, info.width]),
-                            }),
-                    );
-                    Ok(())
-                },
-            )?;
-        }
-        Ok(found)
     }
 
     fn assign(
         &mut self,
         shard: &Shard,
         row: u64,
-        size: Result<[usize; 3], String>,
+        size: Result<Size, String>,
         sizes: &mut Sizes,
     ) -> u8 {
+        let left_out = &mut self.left_out;
         let size = match size {
             Ok(size) => size,
             Err(reason) => {
-                self.left_out.unreadable += 1;
-                if self.left_out.examples.len() < EXAMPLES {
+                left_out.unreadable += 1;
+                if left_out.examples.len() < EXAMPLES {
                     let line = reason.lines().next().unwrap_or_default();
-                    self.left_out
-                        .examples
-                        .push(format!("{} row {row}: {line}", shard.name));
+                    let example = format!("{} row {row}: {line}", shard.name);
+                    left_out.examples.push(example);
                 }
                 return NO_BUCKET;
             }
         };
-        if sizes.len() < DISTINCT || sizes.contains_key(&size) {
-            *sizes.entry(size).or_default() += 1;
+        let key = [size.frames, size.height, size.width];
+        if sizes.len() < DISTINCT || sizes.contains_key(&key) {
+            *sizes.entry(key).or_default() += 1;
         }
-        if let Some(bucket) = choose(&self.config.buckets, size) {
-            return bucket as u8;
-        }
-        let image = size[0] == 1;
-        if self
-            .config
-            .buckets
-            .iter()
-            .any(|bucket| bucket.is_image() == image)
-        {
-            self.left_out.too_short += 1;
-        } else {
-            self.left_out.no_bucket += 1;
+        match choose(&self.config.buckets, size) {
+            Ok(bucket) => return bucket as u8,
+            Err(Refused::TooShort) => left_out.too_short += 1,
+            Err(Refused::TooSlow) => left_out.too_slow += 1,
+            Err(Refused::NoBucket) => left_out.no_bucket += 1,
         }
         NO_BUCKET
     }
 
-    /// Lists the members of each bucket.
+    /// Lists the members of each pool.
     fn collect(&mut self) {
-        let mut buckets: Vec<Members> = Vec::new();
-        buckets.resize_with(self.config.buckets.len(), || Members {
-            groups: Vec::new(),
-            before: vec![0],
-        });
+        let buckets = self.config.buckets.len();
+        self.pools
+            .resize_with(buckets * self.sets.len(), || Members {
+                groups: Vec::new(),
+                before: vec![0],
+            });
         for (index, group) in (0u32..).zip(&self.groups) {
-            let mut counts = vec![0u64; buckets.len()];
+            let mut counts = vec![0u64; buckets];
             for &bucket in group.assigned.iter().filter(|&&bucket| bucket != NO_BUCKET) {
                 counts[usize::from(bucket)] += 1;
             }
-            for (members, count) in buckets
-                .iter_mut()
-                .zip(counts)
+            for (bucket, count) in counts
+                .into_iter()
+                .enumerate()
                 .filter(|(_, count)| *count > 0)
             {
+                let members = &mut self.pools[bucket * self.sets.len() + group.set];
                 members.groups.push(index);
                 members.before.push(members.samples() + count);
             }
         }
-        self.buckets = buckets;
     }
+}
+
+/// The size of each row of a group, or why there is none: from its columns if these are there, those
+/// of times among them if so wanted, and else from the media's headers.
+fn measure(
+    shard: &Shard,
+    footer: &ArrowReaderMetadata,
+    group: usize,
+    columns: &Columns,
+    sized: Option<bool>,
+) -> Result<Vec<Result<Size, String>>, DataError> {
+    let mut found = Vec::new();
+    let Some(timed) = sized else {
+        let media = [columns.media.as_str()];
+        shard::read(&shard.path, footer, group, &media, None, |batch| {
+            let media = shard::media(batch, &columns.media);
+            found.extend(
+                media
+                    .into_iter()
+                    .flatten()
+                    .map(|bytes| match bytes.map(probe) {
+                        None => Err("it has no media".to_owned()),
+                        Some(Err(error)) => Err(error.to_string()),
+                        Some(Ok(info)) => Ok(Size {
+                            frames: info.frames,
+                            height: info.height,
+                            width: info.width,
+                            fps: info.fps,
+                            seconds: if info.fps > 0.0 {
+                                info.frames as f64 / info.fps
+                            } else {
+                                0.0
+                            },
+                        }),
+                    }),
+            );
+            Ok(())
+        })?;
+        return Ok(found);
+    };
+    let sizes = [&columns.frames, &columns.height, &columns.width].map(String::as_str);
+    let times = [&columns.fps, &columns.duration].map(String::as_str);
+    let names = if timed {
+        [&sizes[..], &times].concat()
+    } else {
+        sizes.to_vec()
+    };
+    shard::read(&shard.path, footer, group, &names, None, |batch| {
+        let [frames, height, width] = sizes.map(|name| shard::sizes(batch, name));
+        let [fps, seconds] = times.map(|name| shard::numbers(batch, name));
+        found.extend((0..batch.num_rows()).map(|row| {
+            let size = Size {
+                frames: frames[row],
+                height: height[row],
+                width: width[row],
+                fps: fps[row],
+                seconds: seconds[row],
+            };
+            match [size.frames, size.height, size.width] {
+                sizes if sizes.contains(&0) => Err(format!("its size is {sizes:?}")),
+                _ if timed && size.frames > 1 && !(size.fps > 0.0 && size.seconds > 0.0) => {
+                    Err(format!(
+                        "it has {} frames a second and lasts {} s",
+                        size.fps, size.seconds
+                    ))
+                }
+                _ => Ok(size),
+            }
+        }));
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// How often each frames, height and width occurs, as far as they are kept.
@@ -356,78 +403,5 @@ fn commonest(sizes: &Sizes) -> String {
         "none that can be read".to_owned()
     } else {
         text
-    }
-}
-
-/// The bucket that takes a sample of frames, height and width.
-///
-/// Images go to buckets of images and videos to the others: a video's caption speaks of motion.
-/// Among these, the most frames that the clip can fill; then the nearest aspect ratio; then the
-/// largest size that needs no upscaling, or, if there is none, the smallest.
-fn choose(buckets: &[Bucket], [frames, height, width]: [usize; 3]) -> Option<usize> {
-    let fits = |bucket: &Bucket| bucket.is_image() == (frames == 1) && bucket.frames <= frames;
-    let most = buckets
-        .iter()
-        .filter(|bucket| fits(bucket))
-        .map(|bucket| bucket.frames)
-        .max()?;
-    let aspect = |height: usize, width: usize| (width as f64 / height as f64).ln();
-    let key = |bucket: &Bucket| {
-        let distance = (aspect(bucket.height, bucket.width) - aspect(height, width)).abs();
-        let upscaled = bucket.height > height || bucket.width > width;
-        let area = (bucket.height * bucket.width) as i64;
-        // Ratios that differ by less than a thousandth are the same ratio, rounded to pixels.
-        (
-            (distance * 1000.0).round() as i64,
-            upscaled,
-            if upscaled { area } else { -area },
-        )
-    };
-    (0..buckets.len())
-        .filter(|&index| fits(&buckets[index]) && buckets[index].frames == most)
-        .min_by_key(|&index| key(&buckets[index]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bucket(frames: usize, height: usize, width: usize) -> Bucket {
-        Bucket {
-            frames,
-            height,
-            width,
-            batch: 4,
-        }
-    }
-
-    #[test]
-    fn a_sample_goes_to_the_bucket_that_fits_best() {
-        let buckets = [
-            bucket(1, 64, 64),
-            bucket(16, 64, 64),
-            bucket(16, 32, 32),
-            bucket(16, 36, 64),
-            bucket(48, 64, 64),
-            bucket(1, 32, 32),
-        ];
-        for (size, wanted) in [
-            // The most frames come first, even at the price of the aspect ratio.
-            ([48, 72, 128], Some(4)),
-            ([47, 72, 128], Some(3)),
-            // Then the aspect ratio, then the size.
-            ([16, 100, 100], Some(1)),
-            ([16, 64, 64], Some(1)),
-            ([16, 63, 63], Some(2)),
-            ([16, 20, 20], Some(2)),
-            ([16, 90, 160], Some(3)),
-            ([15, 64, 64], None),
-            ([1, 500, 400], Some(0)),
-            ([1, 40, 40], Some(5)),
-            ([1, 8, 8], Some(5)),
-        ] {
-            assert_eq!(choose(&buckets, size), wanted, "{size:?}");
-        }
-        assert_eq!(choose(&[bucket(1, 8, 8)], [16, 8, 8]), None);
     }
 }

@@ -1,31 +1,55 @@
 //! What the user says of the data: the `[data]` table of a run.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::DataError;
+use crate::grid::Grid;
+use crate::mixture::SMALLEST_SHARE;
 
 /// Where the data lies, and how batches are made of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Parquet files, or folders that hold them at any depth; one or several.
-    #[serde(deserialize_with = "one_or_many")]
-    pub paths: Vec<PathBuf>,
+    /// Parquet files, or folders that hold them at any depth; one or several. A path, or the URL of an
+    /// object store (`s3://`, `gs://`, `az://`, `https://`).
+    #[serde(
+        default,
+        deserialize_with = "one_or_many",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub paths: Vec<String>,
+    /// Several data sets, mixed by weight, in place of `paths`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetConfig>,
     /// The names of the columns.
     #[serde(default)]
     pub columns: Columns,
     /// The sizes that batches come in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<Bucket>,
+    /// Buckets of all combinations of some aspect ratios and durations, besides `buckets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grid: Option<Grid>,
+    /// Tokens of a step over all ranks, which decide the batch of each bucket that names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
     /// The share of steps that take images, 0 to 1. Left out, it is the images' share of all batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_ratio: Option<f64>,
     /// Decides the order of samples, and which part of a long clip is taken.
     #[serde(default)]
     pub seed: u64,
+    /// Which part of a longer clip is taken.
+    #[serde(default)]
+    pub start: Start,
+    /// Which part of a picture of another aspect ratio is taken.
+    #[serde(default)]
+    pub crop: CropRule,
+    /// Whether the sound of each sample is read too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audio: bool,
     /// The share of samples that may fail to decode before the run stops. Checked from the 20th
     /// sample on; up to four never stop it.
     #[serde(default = "default_max_bad")]
@@ -36,6 +60,51 @@ pub struct DataConfig {
     /// Batches that are decoded ahead. Does not change any batch.
     #[serde(default = "default_prefetch")]
     pub prefetch: usize,
+}
+
+/// A data set of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetConfig {
+    /// What messages call it.
+    pub name: String,
+    /// As [`DataConfig::paths`].
+    #[serde(deserialize_with = "one_or_many")]
+    pub paths: Vec<String>,
+    /// Its share of the samples is this over the sum of all weights. Either all data sets have one, or
+    /// none, and then each sample of any of them comes as often as any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// The names of its columns, if they are not those of `data.columns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Columns>,
+}
+
+/// Which part of a clip that is longer than its bucket is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Another one each epoch.
+    #[default]
+    Random,
+    /// The middle.
+    Centre,
+    /// The beginning.
+    First,
+}
+
+/// Which part of a picture is taken whose aspect ratio is not its bucket's. It is cropped as little
+/// as possible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CropRule {
+    /// The middle.
+    #[default]
+    Centre,
+    /// Another one each epoch.
+    Random,
+    /// The top, and the middle of wide pictures: heads stay on.
+    Top,
 }
 
 /// The names of the columns. Shards without frames, height and width are measured by reading all
@@ -53,24 +122,32 @@ pub struct Columns {
     pub height: String,
     /// Width in pixels: integer.
     pub width: String,
+    /// Frames a second: a number. Read for buckets of seconds.
+    pub fps: String,
+    /// Seconds: a number. Read for buckets of seconds.
+    pub duration: String,
 }
 
 impl Default for Columns {
     fn default() -> Self {
-        let [media, caption, frames, height, width] =
-            ["media", "caption", "frames", "height", "width"].map(str::to_owned);
+        let [media, caption, frames, height, width, fps, duration] = [
+            "media", "caption", "frames", "height", "width", "fps", "duration",
+        ]
+        .map(str::to_owned);
         Self {
             media,
             caption,
             frames,
             height,
             width,
+            fps,
+            duration,
         }
     }
 }
 
 /// A size that batches come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bucket {
     /// Frames; 1 makes it a bucket of images.
@@ -79,90 +156,146 @@ pub struct Bucket {
     pub height: usize,
     /// Width in pixels.
     pub width: usize,
-    /// Samples of a step, over all ranks.
+    /// Samples of a step, over all ranks; 0 stands for what `data.tokens` gives.
+    #[serde(default)]
     pub batch: usize,
+    /// Frames a second that a clip is sampled at, by time. Without it, and without `seconds`, the
+    /// frames are taken as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<f64>,
+    /// The durations that it takes: from the first, up to but not with the second. Without `fps`, its
+    /// frames are spread over the whole clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<[f64; 2]>,
 }
 
 impl Bucket {
+    /// A bucket of frames as they come.
+    pub fn new(frames: usize, height: usize, width: usize, batch: usize) -> Self {
+        Self {
+            frames,
+            height,
+            width,
+            batch,
+            fps: None,
+            seconds: None,
+        }
+    }
+
     /// Whether it takes images.
     pub fn is_image(&self) -> bool {
         self.frames == 1
+    }
+
+    /// Whether it goes by seconds, not by frames.
+    pub fn timed(&self) -> bool {
+        self.fps.is_some() || self.seconds.is_some()
     }
 }
 
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.frames {
-            1 => write!(f, "images of {}x{}", self.height, self.width),
-            frames => write!(f, "{frames} frames of {}x{}", self.height, self.width),
+            1 => write!(f, "images of {}x{}", self.height, self.width)?,
+            frames => write!(f, "{frames} frames of {}x{}", self.height, self.width)?,
+        }
+        if let Some(fps) = self.fps {
+            write!(f, " at {fps} fps")?;
+        }
+        match self.seconds {
+            Some([from, to]) if to.is_finite() => write!(f, " from {from} to {to} s"),
+            Some([from, _]) => write!(f, " from {from} s"),
+            None => Ok(()),
         }
     }
 }
 
 impl DataConfig {
     /// A configuration with the defaults of everything else.
-    pub fn new(paths: Vec<PathBuf>, buckets: Vec<Bucket>) -> Self {
+    pub fn new(paths: Vec<String>, buckets: Vec<Bucket>) -> Self {
         Self {
             paths,
+            sets: Vec::new(),
             columns: Columns::default(),
             buckets,
+            grid: None,
+            tokens: None,
             image_ratio: None,
             seed: 0,
+            start: Start::default(),
+            crop: CropRule::default(),
+            audio: false,
             max_bad: default_max_bad(),
             workers: default_workers(),
             prefetch: default_prefetch(),
         }
     }
 
-    /// Checks all that can be checked without the data.
+    /// The data sets: `sets`, or `paths` as a single one.
+    pub fn all_sets(&self) -> Vec<SetConfig> {
+        if !self.sets.is_empty() {
+            return self.sets.clone();
+        }
+        vec![SetConfig {
+            name: "data".into(),
+            paths: self.paths.clone(),
+            weight: None,
+            columns: None,
+        }]
+    }
+
+    /// The names of a data set's columns.
+    pub fn columns_of<'a>(&'a self, set: &'a SetConfig) -> &'a Columns {
+        set.columns.as_ref().unwrap_or(&self.columns)
+    }
+
+    /// Writes `grid` out as buckets, and gives each bucket without a batch as many samples as
+    /// `data.tokens` hold, but one at least. `tokens` counts the tokens of one sample of a bucket.
+    ///
+    /// # Errors
+    /// `Config`, if neither a batch nor a budget is given, or the grid makes no sense.
+    pub fn resolve(&mut self, tokens: impl Fn(&Bucket) -> usize) -> Result<(), DataError> {
+        if let Some(grid) = self.grid.take() {
+            self.buckets.extend(grid.buckets()?);
+        }
+        for bucket in &mut self.buckets {
+            if bucket.batch > 0 {
+                continue;
+            }
+            let Some(budget) = self.tokens else {
+                return Err(DataError::config(
+                    format!("the bucket of {bucket} has no batch"),
+                    "give it one, or set data.tokens, the tokens of a step",
+                ));
+            };
+            bucket.batch = (budget / tokens(bucket).max(1)).max(1);
+        }
+        Ok(())
+    }
+
+    /// Checks all that can be checked without the data, of a configuration that is resolved.
     ///
     /// # Errors
     /// `Config`, saying what to change.
     pub fn validate(&self) -> Result<(), DataError> {
         let fail = |what: String, help: &str| Err(DataError::config(what, help));
-        if self.paths.is_empty() {
-            return fail(
-                "data.paths is empty".into(),
-                "name the Parquet files or their folder",
-            );
-        }
+        self.validate_sets()?;
         if self.buckets.is_empty() || self.buckets.len() > MAX_BUCKETS {
             return fail(
                 format!("data.buckets has {} entries", self.buckets.len()),
-                "give 1 to 200 buckets { frames, height, width, batch }",
+                "give 1 to 200 buckets { frames, height, width, batch }, or a grid of them",
             );
         }
-        let mut seen = HashSet::new();
+        let mut seen: Vec<Bucket> = Vec::new();
         for bucket in &self.buckets {
-            let Bucket {
-                frames,
-                height,
-                width,
-                batch,
-            } = *bucket;
-            if [frames, height, width, batch]
-                .iter()
-                .any(|&size| size > 1 << 16)
-            {
-                return fail(
-                    format!(
-                        "a bucket of {frames} frames of {height}x{width} in batches of {batch}"
-                    ),
-                    "no number of a bucket is above 65536",
-                );
-            }
-            if [frames, height, width, batch].contains(&0) {
-                return fail(
-                    format!("a bucket of {bucket} with a batch of {batch} is empty"),
-                    "frames, height, width and batch must be at least 1",
-                );
-            }
-            if !seen.insert((frames, height, width)) {
+            bucket.validate()?;
+            if seen.iter().any(|other| bucket.same_as(other)) {
                 return fail(
                     format!("there are two buckets of {bucket}"),
                     "keep one of them in data.buckets",
                 );
             }
+            seen.push(*bucket);
         }
         for (name, share) in [
             ("image_ratio", self.image_ratio.unwrap_or(0.0)),
@@ -206,6 +339,126 @@ impl DataConfig {
             _ => Ok(()),
         }
     }
+
+    fn validate_sets(&self) -> Result<(), DataError> {
+        let fail = |what: String, help: &str| Err(DataError::config(what, help));
+        if !self.sets.is_empty() && !self.paths.is_empty() {
+            return fail(
+                "data.paths and data.sets are both given".into(),
+                "move data.paths into an entry of data.sets",
+            );
+        }
+        for set in self.all_sets() {
+            if set.paths.is_empty() {
+                let (what, help) = if self.sets.is_empty() {
+                    (
+                        "data.paths is empty".to_owned(),
+                        "name the Parquet files or their folder",
+                    )
+                } else {
+                    (
+                        format!("the data set {:?} has no paths", set.name),
+                        "name its Parquet files or their folder",
+                    )
+                };
+                return fail(what, help);
+            }
+        }
+        let total: f64 = self.sets.iter().filter_map(|set| set.weight).sum();
+        for (index, set) in self.sets.iter().enumerate() {
+            if self.sets[..index]
+                .iter()
+                .any(|other| other.name == set.name)
+            {
+                return fail(
+                    format!("two entries of data.sets are named {:?}", set.name),
+                    "give each a name of its own",
+                );
+            }
+            if set.weight.is_some() != self.sets[0].weight.is_some() {
+                return fail(
+                    "some of data.sets have a weight and some have none".into(),
+                    "give all a weight, or none: then each counts by its samples",
+                );
+            }
+            if let Some(weight) = set.weight
+                && !(weight > 0.0 && weight.is_finite() && weight / total >= SMALLEST_SHARE)
+            {
+                return fail(
+                    format!(
+                        "the data set {:?} has a weight of {weight} of {total}",
+                        set.name
+                    ),
+                    "weights are above 0, and none is below a 100,000th of all; leave out a data set that shall not be used",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Bucket {
+    fn validate(&self) -> Result<(), DataError> {
+        let fail = |what: String, help: &str| Err(DataError::config(what, help));
+        let Self {
+            frames,
+            height,
+            width,
+            batch,
+            ..
+        } = *self;
+        let sizes = [frames, height, width, batch];
+        if sizes.iter().any(|&size| size > 1 << 16) {
+            return fail(
+                format!("a bucket of {frames} frames of {height}x{width} in batches of {batch}"),
+                "no number of a bucket is above 65536",
+            );
+        }
+        if sizes.contains(&0) {
+            return fail(
+                format!("a bucket of {self} with a batch of {batch} is empty"),
+                "frames, height, width and batch must be at least 1",
+            );
+        }
+        if self.is_image() && self.timed() {
+            return fail(
+                format!("the bucket of {self} takes images, which have no time"),
+                "remove its fps and seconds",
+            );
+        }
+        if let Some(fps) = self.fps
+            && !(fps > 0.0 && fps <= 1000.0)
+        {
+            return fail(
+                format!("the bucket of {self} is sampled at {fps} frames a second"),
+                "give a rate from above 0 to 1000",
+            );
+        }
+        if let Some([from, to]) = self.seconds {
+            if !(from >= 0.0 && from < to) {
+                return fail(
+                    format!("the bucket of {self} takes clips from {from} to {to} seconds"),
+                    "give [from, to] with from below to",
+                );
+            }
+            let needed = self.fps.map_or(0.0, |fps| frames as f64 / fps);
+            if needed > to {
+                return fail(
+                    format!(
+                        "the bucket of {self} needs {needed} s, more than the clips that it takes have"
+                    ),
+                    "raise the end of its seconds, or its fps",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it takes the same clips at the same size.
+    fn same_as(&self, other: &Self) -> bool {
+        let of = |bucket: &Self| (bucket.frames, bucket.height, bucket.width);
+        of(self) == of(other) && self.fps == other.fps && self.seconds == other.seconds
+    }
 }
 
 // A bucket's number is kept in a byte, and the highest ones say why there is none.
@@ -223,12 +476,12 @@ fn default_prefetch() -> usize {
     4
 }
 
-fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Paths {
-        One(PathBuf),
-        Many(Vec<PathBuf>),
+        One(String),
+        Many(Vec<String>),
     }
     Ok(match Paths::deserialize(from)? {
         Paths::One(path) => vec![path],

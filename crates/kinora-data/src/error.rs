@@ -19,7 +19,7 @@ pub enum DataError {
     #[error("no Parquet file at {}\n  help: data.paths takes .parquet files, or folders that hold them", list(.paths))]
     NoFile {
         /// Where they were looked for.
-        paths: Vec<PathBuf>,
+        paths: Vec<String>,
     },
     /// A shard lacks a column that is needed.
     #[error("{path} has no column {column:?}; it has {}\n  help: name the right one under data.columns", .have.join(", "))]
@@ -57,13 +57,15 @@ pub enum DataError {
     },
     /// No sample fits a bucket.
     #[error(
-        "no sample fits the bucket of {bucket}; the samples are: {have}\n  help: remove the bucket from data.buckets, or add data for it"
+        "no sample fits the bucket of {bucket}; the samples are: {have}{}\n  help: remove the bucket from data.buckets, or add data for it", .left_out.as_ref().map_or(String::new(), |example| format!("; unreadable is e.g. {example}"))
     )]
     EmptyBucket {
         /// The bucket's frames, height and width.
         bucket: String,
         /// The commonest sizes of what there is.
         have: String,
+        /// A sample that cannot be read, and why.
+        left_out: Option<String>,
     },
     /// Too many samples cannot be decoded.
     #[error("{bad} of {tried} samples could not be decoded, which is more than data.max_bad = {limit}; worst is shard {shard} with {shard_bad}, e.g. row {}: {reason}\n  help: repair or remove the shard, or raise data.max_bad", .example.row)]
@@ -141,10 +143,6 @@ impl DataError {
     }
 }
 
-fn list(paths: &[PathBuf]) -> String {
-    paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+fn list(paths: &[String]) -> String {
+    paths.join(", ")
 }

@@ -11,12 +11,18 @@
 //! It deliberately does no autoencoding, no tokenizing and no reading from object stores.
 
 mod catalog;
+mod choose;
 mod config;
 mod error;
+mod grid;
+mod identity;
 mod loader;
+mod manifest;
+mod mixture;
 mod order;
 mod produce;
 mod rows;
+mod schema;
 mod shard;
 mod store;
 mod summary;
@@ -25,13 +31,38 @@ mod write;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 pub use catalog::{Catalog, LeftOut};
-pub use config::{Bucket, Columns, DataConfig};
+pub use config::{Bucket, Columns, CropRule, DataConfig, SetConfig, Start};
 pub use error::DataError;
+pub use grid::{Duration, Grid};
+pub use identity::Identity;
 pub use loader::{Batch, Loader, Part, Sample, Skip, Skipped};
+pub use manifest::{MANIFEST, Manifest, ShardEntry};
+pub use schema::{Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY};
 pub use store::{Object, Storage, Store, StoreError, StoreOptions, Traffic};
 pub use summary::{BucketSummary, CaptionSummary, Summary};
-pub use write::{Row, ShardOptions, ShardWriter};
+pub use write::{Encoded, Media, Row, ShardOptions, ShardWriter};
+
+/// What a sample shows, in words, and how often these words are taken beside its other captions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Caption {
+    /// The words.
+    pub text: String,
+    /// Its share among the sample's captions is this over the sum of all.
+    pub weight: f32,
+}
+
+impl Caption {
+    /// The only caption of a sample.
+    pub fn one(text: impl Into<String>) -> [Self; 1] {
+        [Self {
+            text: text.into(),
+            weight: 1.0,
+        }]
+    }
+}
 
 /// Which row of which shard a sample is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

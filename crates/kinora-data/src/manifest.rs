@@ -2,6 +2,7 @@
 //! what is missing or has changed.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,19 @@ impl Manifest {
             ));
         }
         Ok(manifest)
+    }
+
+    /// A folder's manifest, if it has one.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`], and if it cannot be read.
+    pub fn read(folder: &Path) -> Result<Option<Self>, DataError> {
+        let path = folder.join(MANIFEST);
+        match fs::read(&path) {
+            Ok(bytes) => Self::parse(&bytes, &path.to_string_lossy()).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DataError::Io { path, source }),
+        }
     }
 
     /// Writes it into a folder, whole or not at all.

@@ -12,6 +12,7 @@ use kinora_mesh::rng::Stream;
 
 use crate::Catalog;
 use crate::catalog::Place;
+use crate::mixture::{Mixture, Slot};
 
 /// The order of a catalog's samples, from some step on.
 #[derive(Debug)]
@@ -21,7 +22,9 @@ pub(crate) struct Order {
     step: u64,
     /// How many batches of each bucket lie before the step.
     drawn: Vec<u64>,
-    /// Where each bucket is in its epoch.
+    /// Which data set each of a bucket's samples comes from.
+    mixtures: Vec<Mixture>,
+    /// Where each pool is in its epoch.
     epochs: Vec<Option<Epoch>>,
 }
 
@@ -45,27 +48,38 @@ pub(crate) struct Pick {
 /// Samples that are shuffled among each other.
 #[derive(Debug)]
 pub(crate) struct Window {
-    pub(crate) bucket: usize,
-    /// The first sample's number in the endless sequence of the bucket's epochs.
+    pub(crate) pool: usize,
+    /// The first sample's number in the endless sequence of the pool's epochs.
     pub(crate) first: u64,
     pub(crate) places: Vec<Place>,
+    /// The position of each in its global batch.
+    pub(crate) positions: Vec<usize>,
 }
 
 impl Order {
-    /// The order from a step on. Replays the draws before it, some twenty million a second.
+    /// The order from a step on. Replays the buckets of the steps before it, some twenty million a
+    /// second.
     pub(crate) fn at(catalog: Arc<Catalog>, step: u64) -> Self {
         let kinds = Kinds::of(&catalog);
-        let mut drawn = vec![0; catalog.buckets.len()];
-        let stream = Stream::new(catalog.config.seed, "data/bucket");
+        let seed = catalog.config.seed;
+        let stream = Stream::new(seed, "data/bucket");
+        let mut drawn = vec![0; catalog.config.buckets.len()];
         for earlier in 0..step {
             drawn[kinds.draw(stream, earlier)] += 1;
         }
-        let epochs = drawn.iter().map(|_| None).collect();
+        let mixtures = (0..drawn.len())
+            .map(|bucket| {
+                let stream = Stream::new(seed, "data/mixture").at(bucket as u64);
+                Mixture::new(&catalog.shares(bucket), stream)
+            })
+            .collect();
+        let epochs = catalog.pools.iter().map(|_| None).collect();
         Self {
             catalog,
             kinds,
             step,
             drawn,
+            mixtures,
             epochs,
         }
     }
@@ -78,28 +92,39 @@ impl Order {
             .kinds
             .draw(Stream::new(self.catalog.config.seed, "data/bucket"), step);
         let batch = self.catalog.config.buckets[bucket].batch as u64;
-        let samples = self.catalog.buckets[bucket].samples();
         let first = self.drawn[bucket] * batch;
         self.drawn[bucket] += 1;
-        let mut picks = Vec::with_capacity(batch as usize);
-        for at in first..first + batch {
-            let epoch = at / samples;
-            let current = match &mut self.epochs[bucket] {
-                Some(current) if current.number == epoch => current,
-                slot => slot.insert(Epoch::new(&self.catalog, bucket, epoch)),
-            };
-            let window = current.window(&self.catalog, at);
-            let place = window.places[(at - window.first) as usize];
-            picks.push(Pick {
-                epoch,
-                place,
-                window,
-            });
-        }
+        let picks = (first..first + batch)
+            .map(|at| {
+                let slot = self.mixtures[bucket].slot(at);
+                self.pick(bucket, slot)
+            })
+            .collect();
         Draw {
             step,
             bucket,
             picks,
+        }
+    }
+
+    fn pick(&mut self, bucket: usize, slot: Slot) -> Pick {
+        let Slot { set, index } = slot;
+        let catalog = &self.catalog;
+        let pool = catalog.pool(bucket, set);
+        let epoch = index / catalog.pools[pool].samples();
+        let current = match &mut self.epochs[pool] {
+            Some(current) if current.number == epoch => current,
+            slot => slot.insert(Epoch::new(catalog, pool, epoch)),
+        };
+        let batch = catalog.config.buckets[bucket].batch as u64;
+        let mixture = &mut self.mixtures[bucket];
+        let position = |index| (mixture.find(Slot { set, index }) % batch) as usize;
+        let window = current.window(catalog, index, position);
+        let place = window.places[(index - window.first) as usize];
+        Pick {
+            epoch,
+            place,
+            window,
         }
     }
 }
@@ -118,7 +143,7 @@ impl Kinds {
         let mut totals = [0.0; 2];
         for (index, bucket) in catalog.config.buckets.iter().enumerate() {
             let kind = usize::from(!bucket.is_image());
-            totals[kind] += catalog.buckets[index].samples() as f64 / bucket.batch as f64;
+            totals[kind] += catalog.shares(index).iter().sum::<f64>() / bucket.batch as f64;
             buckets[kind].push((index, totals[kind]));
         }
         let share = totals[0] / (totals[0] + totals[1]);
@@ -141,11 +166,11 @@ impl Kinds {
     }
 }
 
-/// One epoch of a bucket.
+/// One epoch of a pool.
 #[derive(Debug)]
 struct Epoch {
     number: u64,
-    bucket: usize,
+    pool: usize,
     /// The row groups, shuffled.
     groups: Vec<u32>,
     /// Of each window, its first group's position in `groups` and its first sample's number; one
@@ -161,10 +186,10 @@ const WINDOW_ROWS: u64 = 1024;
 const WINDOW_BYTES: u64 = 128 << 20;
 
 impl Epoch {
-    fn new(catalog: &Catalog, bucket: usize, number: u64) -> Self {
-        let members = &catalog.buckets[bucket];
+    fn new(catalog: &Catalog, pool: usize, number: u64) -> Self {
+        let members = &catalog.pools[pool];
         let stream = Stream::new(catalog.config.seed, "data/groups")
-            .at(bucket as u64)
+            .at(pool as u64)
             .at(number);
         let order = stream.permutation(members.groups.len());
         let groups: Vec<u32> = order.iter().map(|&at| members.groups[at]).collect();
@@ -187,42 +212,55 @@ impl Epoch {
         starts.push((groups.len(), sample));
         Self {
             number,
-            bucket,
+            pool,
             groups,
             starts,
             current: None,
         }
     }
 
-    /// The window that holds sample `at` of the endless sequence.
-    fn window(&mut self, catalog: &Catalog, at: u64) -> Arc<Window> {
+    /// The window that holds sample `at` of the endless sequence. `position` tells which position of a
+    /// global batch takes a sample.
+    fn window(
+        &mut self,
+        catalog: &Catalog,
+        at: u64,
+        position: impl FnMut(u64) -> usize,
+    ) -> Arc<Window> {
         let index = self.starts.partition_point(|&(_, first)| first <= at) - 1;
         match &self.current {
             Some((current, window)) if *current == index => window.clone(),
             _ => {
-                let window = Arc::new(self.shuffle(catalog, index));
+                let window = Arc::new(self.shuffle(catalog, index, position));
                 self.current = Some((index, window.clone()));
                 window
             }
         }
     }
 
-    fn shuffle(&self, catalog: &Catalog, index: usize) -> Window {
+    fn shuffle(
+        &self,
+        catalog: &Catalog,
+        index: usize,
+        position: impl FnMut(u64) -> usize,
+    ) -> Window {
         let [(from, first), (to, _)] = [self.starts[index], self.starts[index + 1]];
         let rows: Vec<Place> = self.groups[from..to]
             .iter()
-            .flat_map(|&group| catalog.places(self.bucket, group))
+            .flat_map(|&group| catalog.places(self.pool, group))
             .collect();
         let order = Stream::new(catalog.config.seed, "data/rows")
-            .at(self.bucket as u64)
+            .at(self.pool as u64)
             .at(self.number)
             .at(index as u64)
             .permutation(rows.len());
+        let positions = (first..first + rows.len() as u64).map(position).collect();
         let places = order.into_iter().map(|at| rows[at]).collect();
         Window {
-            bucket: self.bucket,
+            pool: self.pool,
             first,
             places,
+            positions,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kinora_media::{Clip, Decoder, Window, probe};
+use kinora_media::{Clip, Crop, Decoder, Pick, Window, probe};
 use kinora_mesh::rng::{Stream, fnv1a};
 
 use crate::order::Draw;
@@ -75,7 +75,8 @@ impl Producer {
         let config = &catalog.config;
         let bucket = config.buckets[draw.bucket];
         let pick = &draw.picks[position];
-        let samples = catalog.buckets[draw.bucket].samples();
+        let pool = pick.window.pool;
+        let samples = catalog.pools[pool].samples();
         // A function of seed, step, position and attempt only, so that all meshes agree.
         let others = Stream::new(config.seed, "data/replace")
             .at(draw.step)
@@ -85,7 +86,7 @@ impl Producer {
             let (place, row) = if attempt == 0 {
                 (pick.place, self.rows.of_window(&pick.window, pick.place))
             } else {
-                let place = catalog.place(draw.bucket, others.below(attempt, samples));
+                let place = catalog.place(pool, others.below(attempt, samples));
                 (place, self.rows.single(place))
             };
             let id = catalog.id(place);
@@ -147,9 +148,10 @@ impl Producer {
             .below(0, (info.frames - bucket.frames) as u64 + 1) as usize;
         let size = Some([bucket.height, bucket.width]);
         let window = Window {
-            start,
             frames: bucket.frames,
+            pick: Pick::Frame(start),
             size,
+            crop: Crop::default(),
         };
         let clip = self
             .decoder

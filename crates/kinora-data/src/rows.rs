@@ -35,7 +35,7 @@ struct Held {
 }
 
 struct Kept {
-    bucket: usize,
+    pool: usize,
     first: u64,
     used: u64,
     groups: HashMap<u32, Arc<OnceLock<Result<Block, String>>>>,
@@ -45,7 +45,7 @@ struct Kept {
 type Block = HashMap<u32, Arc<Record>>;
 
 // The window in use, and the next one while batches are read ahead.
-const WINDOWS_A_BUCKET: usize = 2;
+const WINDOWS_A_POOL: usize = 2;
 const FOOTERS: usize = 8;
 
 impl Rows {
@@ -88,17 +88,17 @@ impl Rows {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.clock += 1;
         let used = held.clock;
-        let same = |kept: &&mut Kept| kept.bucket == window.bucket && kept.first == window.first;
+        let same = |kept: &&mut Kept| kept.pool == window.pool && kept.first == window.first;
         if let Some(kept) = held.windows.iter_mut().find(same) {
             kept.used = used;
             return kept.groups.entry(group).or_default().clone();
         }
-        let of_bucket = |kept: &&Kept| kept.bucket == window.bucket;
-        if held.windows.iter().filter(of_bucket).count() >= WINDOWS_A_BUCKET {
+        let of_pool = |kept: &&Kept| kept.pool == window.pool;
+        if held.windows.iter().filter(of_pool).count() >= WINDOWS_A_POOL {
             let oldest = held
                 .windows
                 .iter()
-                .filter(of_bucket)
+                .filter(of_pool)
                 .map(|kept| kept.used)
                 .min();
             held.windows.retain(|kept| Some(kept.used) != oldest);
@@ -107,7 +107,7 @@ impl Rows {
         let cell = Arc::<OnceLock<_>>::default();
         groups.insert(group, cell.clone());
         held.windows.push(Kept {
-            bucket: window.bucket,
+            pool: window.pool,
             first: window.first,
             used,
             groups,
@@ -117,14 +117,14 @@ impl Rows {
 
     /// The rows of a group that this part will want from a window, ascending.
     fn share(&self, window: &Window, group: u32) -> Vec<u32> {
-        let batch = self.catalog.config.buckets[window.bucket].batch;
-        let share = self.part.share(batch);
-        let mut rows: Vec<u32> = (window.first..)
-            .zip(&window.places)
-            .filter(|(at, place)| {
-                place.group == group && share.contains(&((at % batch as u64) as usize))
-            })
-            .map(|(_, place)| place.row)
+        let bucket = self.catalog.bucket_of(window.pool);
+        let share = self.part.share(self.catalog.config.buckets[bucket].batch);
+        let mut rows: Vec<u32> = window
+            .places
+            .iter()
+            .zip(&window.positions)
+            .filter(|(place, position)| place.group == group && share.contains(position))
+            .map(|(place, _)| place.row)
             .collect();
         rows.sort_unstable();
         rows
@@ -134,7 +134,8 @@ impl Rows {
     fn read(&self, group: u32, rows: &[u32]) -> Result<Block, DataError> {
         let group = &self.catalog.groups[group as usize];
         let path = &self.catalog.shards[group.shard].path;
-        let columns = &self.catalog.config.columns;
+        let set = &self.catalog.sets[group.set];
+        let columns = self.catalog.config.columns_of(set);
         let footer = self.footer(group.shard)?;
         let mut block = Block::with_capacity(rows.len());
         let mut numbers = rows.iter();

@@ -41,7 +41,11 @@ pub(crate) fn shape_item() -> Arc<Field> {
 
 /// The entry of `captions`.
 pub(crate) fn caption_item() -> Arc<Field> {
-    Arc::new(Field::new("item", DataType::Struct(caption_fields()), false))
+    Arc::new(Field::new(
+        "item",
+        DataType::Struct(caption_fields()),
+        false,
+    ))
 }
 
 /// The columns of a shard.

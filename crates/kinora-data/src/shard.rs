@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, BinaryArray, RecordBatch};
 use arrow_schema::{DataType, Schema};
@@ -32,20 +33,20 @@ pub(crate) struct Shard {
 }
 
 /// The shards at some paths, ordered by name, so that the order does not depend on where they lie.
-pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<Shard>, DataError> {
+pub(crate) fn find(paths: &[String]) -> Result<Vec<Shard>, DataError> {
     let mut shards = Vec::new();
-    for path in paths {
+    for path in paths.iter().map(Path::new) {
         if path.is_dir() {
             walk(path, path, &mut shards)?;
         } else if path.exists() {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             shards.push(Shard {
-                path: path.clone(),
+                path: path.to_owned(),
                 name: name.into(),
             });
         } else {
             return Err(DataError::NoFile {
-                paths: vec![path.clone()],
+                paths: vec![path.display().to_string()],
             });
         }
     }
@@ -103,8 +104,13 @@ pub(crate) fn footer(path: &Path, pages: bool) -> Result<ArrowReaderMetadata, Da
 }
 
 /// Checks that media and caption are there and of the right type; returns whether all of frames,
-/// height and width are there.
-pub(crate) fn check(path: &Path, schema: &Schema, columns: &Columns) -> Result<bool, DataError> {
+/// height and width are there, and fps and duration if these are needed too.
+pub(crate) fn check(
+    path: &Path,
+    schema: &Schema,
+    columns: &Columns,
+    timed: bool,
+) -> Result<bool, DataError> {
     let wrong = |column: &str, found: &DataType, wanted| DataError::ColumnType {
         path: path.to_path_buf(),
         column: column.to_owned(),
@@ -134,6 +140,17 @@ pub(crate) fn check(path: &Path, schema: &Schema, columns: &Columns) -> Result<b
             }
             Ok(_) => {}
             Err(_) => sized = false,
+        }
+    }
+    if timed {
+        for name in [&columns.fps, &columns.duration] {
+            match schema.field_with_name(name) {
+                Ok(field) if !field.data_type().is_numeric() => {
+                    return Err(wrong(name, field.data_type(), "a number"));
+                }
+                Ok(_) => {}
+                Err(_) => sized = false,
+            }
         }
     }
     Ok(sized)
@@ -252,6 +269,24 @@ pub(crate) fn sizes(batch: &RecordBatch, name: &str) -> Vec<usize> {
         Int32Type, Int64Type, Int16Type, Int8Type, UInt32Type, UInt64Type, UInt16Type, UInt8Type
     );
     vec![0; batch.num_rows()]
+}
+
+/// A column of numbers; what is null, absent or no number is 0.
+pub(crate) fn numbers(batch: &RecordBatch, name: &str) -> Vec<f64> {
+    let column = batch.column_by_name(name);
+    if let Some(values) = column.and_then(|column| column.as_primitive_opt::<Float64Type>()) {
+        return values.iter().map(|value| value.unwrap_or(0.0)).collect();
+    }
+    if let Some(values) = column.and_then(|column| column.as_primitive_opt::<Float32Type>()) {
+        return values
+            .iter()
+            .map(|value| f64::from(value.unwrap_or(0.0)))
+            .collect();
+    }
+    sizes(batch, name)
+        .into_iter()
+        .map(|size| size as f64)
+        .collect()
 }
 
 #[cfg(test)]

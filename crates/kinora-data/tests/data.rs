@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kinora_data::{
-    Batch, Bucket, Catalog, DataConfig, DataError, Loader, Part, Row, SampleId, ShardOptions,
-    ShardWriter,
+    Batch, Bucket, Caption, Catalog, DataConfig, DataError, Loader, Part, Row, SampleId,
+    ShardOptions, ShardWriter,
 };
 use kinora_media::{Clip, encode_mp4, encode_png};
 use proptest::prelude::*;
@@ -71,17 +71,10 @@ impl Set {
                 .entry((number % 256, frames))
                 .or_insert_with(|| media(&clip))
                 .clone();
-            writer
-                .push(Row {
-                    media: &change(number, bytes),
-                    caption: &format!("clip {number}"),
-                    frames,
-                    height: 16,
-                    width: 16,
-                    fps: 8.0,
-                    meta: None,
-                })
-                .unwrap();
+            let media = change(number, bytes);
+            let captions = Caption::one(format!("clip {number}"));
+            let row = Row::new("", &media, &captions, [frames, 16, 16], 8.0);
+            writer.push(&row).unwrap();
         }
         writer.finish().unwrap();
         Self { folder }
@@ -90,12 +83,7 @@ impl Set {
     fn config(&self, buckets: &[(usize, usize)]) -> DataConfig {
         let buckets = buckets
             .iter()
-            .map(|&(frames, batch)| Bucket {
-                frames,
-                height: 16,
-                width: 16,
-                batch,
-            })
+            .map(|&(frames, batch)| Bucket::new(frames, 16, 16, batch))
             .collect();
         DataConfig {
             workers: 0,
@@ -605,16 +593,9 @@ fn an_unfinished_shard_is_never_seen() {
     };
     let mut writer = ShardWriter::create(folder.path(), options).unwrap();
     let media = media(&clip(0, 1, [8, 8]));
-    let row = Row {
-        media: &media,
-        caption: "",
-        frames: 1,
-        height: 8,
-        width: 8,
-        fps: 0.0,
-        meta: None,
-    };
-    (0..5).for_each(|_| writer.push(row).unwrap());
+    let captions = Caption::one("");
+    let row = Row::new("", &media, &captions, [1, 8, 8], 0.0);
+    (0..5).for_each(|_| writer.push(&row).unwrap());
     drop(writer);
     let names: Vec<_> = fs::read_dir(folder.path())
         .unwrap()

@@ -42,12 +42,7 @@ fn write(folder: &Path, columns: Vec<(&str, ArrayRef)>) -> DataConfig {
     let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
-    let bucket = |frames| Bucket {
-        frames,
-        height: 12,
-        width: 16,
-        batch: 3,
-    };
+    let bucket = |frames| Bucket::new(frames, 12, 16, 3);
     DataConfig {
         workers: 1,
         ..DataConfig::new(vec![folder.into()], vec![bucket(1), bucket(4)])

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use kinora_data::{Row, ShardOptions, ShardWriter};
+use kinora_data::{Caption, Row, ShardOptions, ShardWriter};
 use kinora_media::{encode_jpeg, encode_mp4, encode_png};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -224,7 +224,7 @@ fn write(
         name: name.to_owned(),
         rows_per_group: config.rows_per_group,
         rows_per_shard: config.rows_per_shard,
-        meta: true,
+        ..ShardOptions::default()
     };
     let mut writer = ShardWriter::create(folder, options)?;
     let mut first = 0;
@@ -234,21 +234,14 @@ fn write(
             .into_par_iter()
             .map(|index| encode(&world, &scenes, config.seed, media, index))
             .collect::<Result<_, _>>()?;
-        for Encoded {
-            media,
-            sample,
-            meta,
-        } in &samples
-        {
-            let clip = &sample.clip;
-            writer.push(Row {
-                media,
-                caption: &sample.caption,
-                frames: clip.frames,
-                height: clip.height,
-                width: clip.width,
-                fps: clip.fps,
-                meta: Some(meta),
+        for (index, encoded) in (first..).zip(&samples) {
+            let clip = &encoded.sample.clip;
+            let size = [clip.frames, clip.height, clip.width];
+            let captions = Caption::one(encoded.sample.caption.clone());
+            let key = format!("{name}-{index:08}");
+            writer.push(&Row {
+                meta: Some(&encoded.meta),
+                ..Row::new(&key, &encoded.media, &captions, size, clip.fps)
             })?;
         }
         first = last;
