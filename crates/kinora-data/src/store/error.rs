@@ -12,7 +12,9 @@ pub enum StoreError {
         help: String,
     },
     /// There is no such object.
-    #[error("{object} does not exist: {reason}\n  help: check the bucket, the path and the endpoint")]
+    #[error(
+        "{object} does not exist: {reason}\n  help: check the bucket, the path and the endpoint"
+    )]
     NotFound {
         /// The object.
         object: String,
@@ -30,7 +32,9 @@ pub enum StoreError {
         help: String,
     },
     /// The store refuses the request for a reason that does not pass.
-    #[error("{object}: the server refuses the request: {reason}\n  help: check the endpoint, the region and data.store.options")]
+    #[error(
+        "{object}: the server refuses the request: {reason}\n  help: check the endpoint, the region and data.store.options"
+    )]
     Refused {
         /// The object.
         object: String,
@@ -38,7 +42,9 @@ pub enum StoreError {
         reason: String,
     },
     /// The object is not the one whose footer was read.
-    #[error("{object} has changed while it was read: {what}\n  help: leave shards as they are during a run, and start again")]
+    #[error(
+        "{object} has changed while it was read: {what}\n  help: leave shards as they are during a run, and start again"
+    )]
     Changed {
         /// The object.
         object: String,
@@ -46,7 +52,9 @@ pub enum StoreError {
         what: String,
     },
     /// All attempts failed for reasons that may pass.
-    #[error("{object}: bytes {from} to {to} could not be read in {attempts} attempts and {seconds:.1} s; the last one: {reason}\n  help: is the store reachable, and fast enough? data.store.retries, timeout_s and deadline_s say how long to try")]
+    #[error(
+        "{object}: bytes {from} to {to} could not be read in {attempts} attempts and {seconds:.1} s; the last one: {reason}\n  help: is the store reachable, and fast enough? data.store.retries, timeout_s and deadline_s say how long to try"
+    )]
     Failed {
         /// The object.
         object: String,
@@ -62,7 +70,9 @@ pub enum StoreError {
         reason: String,
     },
     /// The object is larger than allowed.
-    #[error("{object} has {size} bytes, and {limit} are allowed\n  help: raise data.store.media_mb, if it is to be read")]
+    #[error(
+        "{object} has {size} bytes, and {limit} are allowed\n  help: raise data.store.media_mb, if it is to be read"
+    )]
     TooLarge {
         /// The object.
         object: String,

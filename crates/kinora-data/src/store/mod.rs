@@ -26,7 +26,7 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 
 pub use error::StoreError;
-pub(crate) use meter::{Hold, Meter};
+pub(crate) use meter::Meter;
 pub use meter::Traffic;
 pub use options::StoreOptions;
 
@@ -260,7 +260,10 @@ impl Store {
             (None, Place::Remote(remote)) if remote.can_list() => remote.list(&self.storage)?,
             (None, Place::Remote(_)) => {
                 return Err(StoreError::settings(
-                    format!("{}: a plain HTTP server cannot list its files", self.location),
+                    format!(
+                        "{}: a plain HTTP server cannot list its files",
+                        self.location
+                    ),
                     "put a manifest.json beside the shards, or name each .parquet file",
                 ));
             }
@@ -435,7 +438,10 @@ mod tests {
         let bytes = store.read(&objects[0], &[7..9, 0..3, 4..4]).unwrap();
         assert_eq!(bytes, ["78", "012", ""]);
         let traffic = store.storage().traffic();
-        assert_eq!((traffic.bytes, traffic.requests, traffic.retries), (5, 3, 0));
+        assert_eq!(
+            (traffic.bytes, traffic.requests, traffic.retries),
+            (5, 3, 0)
+        );
         assert_eq!(store.storage().meter.held(), 5);
         assert!(matches!(
             store.read(&objects[0], &[5..11]),
@@ -444,13 +450,19 @@ mod tests {
         assert_eq!(store.read_all("in/deep/a.parquet", 3).unwrap(), "abc");
         let error = store.read_all("b.parquet", 9).unwrap_err().to_string();
         assert!(error.contains("has 10 bytes, and 9 are allowed"), "{error}");
-        assert!(matches!(store.stat("none"), Err(StoreError::NotFound { .. })));
+        assert!(matches!(
+            store.stat("none"),
+            Err(StoreError::NotFound { .. })
+        ));
         drop(bytes);
         assert_eq!(store.storage().meter.held(), 0);
 
         std::fs::write(folder.path().join("b.parquet"), "0123").unwrap();
         let error = store.read(&objects[0], &[0..3]).unwrap_err().to_string();
-        assert!(error.contains("b.parquet has changed") && error.contains("10 bytes and has 4"), "{error}");
+        assert!(
+            error.contains("b.parquet has changed") && error.contains("10 bytes and has 4"),
+            "{error}"
+        );
         std::fs::write(folder.path().join("b.parquet"), "9876543210").unwrap();
         let error = store.read(&objects[0], &[0..3]).unwrap_err().to_string();
         assert!(error.contains("its version was"), "{error}");
@@ -473,7 +485,13 @@ mod tests {
         assert_eq!(store.media("deep/a.parquet").unwrap(), "abc");
         let outside = format!("file://{}", folder.path().join("b.parquet").display());
         let absolute = folder.path().join("b.parquet").display().to_string();
-        for uri in ["../b.parquet", "deep/../../b.parquet", "", &outside, &absolute] {
+        for uri in [
+            "../b.parquet",
+            "deep/../../b.parquet",
+            "",
+            &outside,
+            &absolute,
+        ] {
             assert!(
                 matches!(store.media(uri), Err(StoreError::Settings { .. })),
                 "{uri}"
@@ -502,10 +520,17 @@ mod tests {
                 .collect(),
             ..StoreOptions::default()
         };
-        let error = Store::open("s3://b/x", &with(&[("reggion", "x")])).unwrap_err().to_string();
-        assert!(error.contains("data.store.options.reggion is no setting of s3://"), "{error}");
+        let error = Store::open("s3://b/x", &with(&[("reggion", "x")]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("data.store.options.reggion is no setting of s3://"),
+            "{error}"
+        );
         let open = [("endpoint", "http://localhost:1"), ("region", "r")];
-        let error = Store::open("s3://b/x", &with(&open)).unwrap_err().to_string();
+        let error = Store::open("s3://b/x", &with(&open))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("allow_http"), "{error}");
         let open = [open[0], open[1], ("allow_http", "true")];
         assert!(Store::open("s3://b/x/", &with(&open)).unwrap().can_list());

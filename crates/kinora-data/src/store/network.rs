@@ -132,10 +132,7 @@ pub(crate) struct Persistent {
 
 impl Persistent {
     /// Makes attempts until one succeeds or there is no use in further ones.
-    pub(crate) async fn run<T, F>(
-        self,
-        mut attempt: impl FnMut() -> F,
-    ) -> Result<T, StoreError>
+    pub(crate) async fn run<T, F>(self, mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Trouble>>,
     {
@@ -200,7 +197,10 @@ mod tests {
         for (attempts, whole) in [(1, 0.1), (2, 0.2), (5, 1.6), (30, 10.0)] {
             for _ in 0..20 {
                 let pause = pause(attempts).as_secs_f64();
-                assert!((whole / 2.0..=whole).contains(&pause), "{attempts}: {pause}");
+                assert!(
+                    (whole / 2.0..=whole).contains(&pause),
+                    "{attempts}: {pause}"
+                );
             }
         }
     }

@@ -143,7 +143,10 @@ mod tests {
         };
         let shown = format!("{options:?}");
         assert!(shown.contains("AWS_SECRET_ACCESS_KEY") && shown.contains("account_key"));
-        assert!(!shown.contains("hush") && !shown.contains("quiet"), "{shown}");
+        assert!(
+            !shown.contains("hush") && !shown.contains("quiet"),
+            "{shown}"
+        );
         let text = options.scrub("403:\n  <Key>hush-hush</Key> quiet-quiet ");
         assert_eq!(text, "403: <Key>***</Key> ***");
         let written = serde_json::to_string(&options).unwrap();
@@ -154,7 +157,11 @@ mod tests {
     fn unknown_settings_and_wild_numbers_are_refused() {
         assert!(serde_json::from_str::<StoreOptions>(r#"{"requets": 3}"#).is_err());
         assert!(serde_json::from_str::<StoreOptions>(r#"{"environment": []}"#).is_err());
-        let read = |text| serde_json::from_str::<StoreOptions>(text).unwrap().validate();
+        let read = |text| {
+            serde_json::from_str::<StoreOptions>(text)
+                .unwrap()
+                .validate()
+        };
         assert!(read("{}").is_ok());
         for (text, named) in [
             (r#"{"requests": 0}"#, "requests is 0"),

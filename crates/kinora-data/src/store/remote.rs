@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{
-    ClientConfigKey, ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore,
-    ObjectStoreExt, RetryConfig,
+    ClientConfigKey, ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt,
+    RetryConfig,
 };
 
 use super::network::{Network, Persistent, Trouble};
@@ -43,9 +43,7 @@ impl Remote {
         storage: &Storage,
     ) -> Result<Self, StoreError> {
         let authority = format!("{scheme}://{authority}");
-        let client = storage.client(&authority, || {
-            build(scheme, &authority, &storage.options)
-        })?;
+        let client = storage.client(&authority, || build(scheme, &authority, &storage.options))?;
         Ok(Self {
             scheme: scheme.to_owned(),
             authority,
@@ -327,8 +325,13 @@ impl Remote {
                 Trouble::Lasting(StoreError::Refused { object, reason })
             }
             // Without keys, the machine's own identity is asked for, at these addresses.
-            _ if ["169.254.", "metadata.google"].iter().any(|host| text.contains(host)) => {
-                denied(format!("there are no credentials, and this machine has none of its own ({reason})"))
+            _ if ["169.254.", "metadata.google"]
+                .iter()
+                .any(|host| text.contains(host)) =>
+            {
+                denied(format!(
+                    "there are no credentials, and this machine has none of its own ({reason})"
+                ))
             }
             _ if text.contains("redirect without LOCATION") => {
                 Trouble::Lasting(StoreError::Refused { object, reason })
@@ -388,7 +391,10 @@ fn build(
         let endpoint = options.options.iter().find(|(key, value)| {
             key.to_ascii_lowercase().contains("endpoint") && value.starts_with("http://")
         });
-        let allowed = options.options.keys().any(|key| key.to_ascii_lowercase() == "allow_http");
+        let allowed = options
+            .options
+            .keys()
+            .any(|key| key.to_ascii_lowercase() == "allow_http");
         match endpoint {
             Some((key, value)) if !allowed => Err(StoreError::settings(
                 format!("{name}: the {key} {value} is not encrypted"),
@@ -493,7 +499,11 @@ fn status(text: &str) -> Option<u16> {
 
 /// Ascending ranges that cover the given ones, near ones as one.
 fn merge(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut sorted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
+    let mut sorted: Vec<_> = ranges
+        .iter()
+        .filter(|range| !range.is_empty())
+        .cloned()
+        .collect();
     sorted.sort_unstable_by_key(|range| range.start);
     let mut merged: Vec<Range<u64>> = Vec::new();
     for range in sorted {
@@ -536,7 +546,11 @@ mod tests {
         let pages: Vec<_> = (0..40).map(|i| i << 20..(i + 1) << 20).collect();
         let merged = merge(&pages);
         assert_eq!(merged.len(), 5);
-        assert!(merged.iter().all(|range| range.end - range.start == REQUEST));
+        assert!(
+            merged
+                .iter()
+                .all(|range| range.end - range.start == REQUEST)
+        );
         // An overlap is not cut, however large it is.
         assert_eq!(merge(&[0..REQUEST, 5..2 * REQUEST]), [0..2 * REQUEST]);
     }
