@@ -87,9 +87,13 @@ impl Set {
             .collect();
         DataConfig {
             workers: 0,
-            ..DataConfig::new(vec![self.folder.path().into()], buckets)
+            ..DataConfig::new(vec![text(self.folder.path())], buckets)
         }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn catalog(config: &DataConfig) -> Arc<Catalog> {
@@ -473,7 +477,7 @@ fn a_summary_counts_everything() {
     assert!(summary.bytes > 1000);
     let json = serde_json::to_value(&summary).unwrap();
     assert_eq!(json["left_out"]["too_short"], 1);
-    assert_eq!(json["columns"][0], serde_json::json!(["media", "Binary"]));
+    assert_eq!(json["columns"][0], serde_json::json!(["key", "Utf8"]));
 }
 
 #[test]
@@ -484,6 +488,10 @@ fn what_is_wrong_with_files_is_said() {
     let whole = fs::read(&path).unwrap();
     let open = |config: &DataConfig| Catalog::open(config).map(|_| ()).unwrap_err();
 
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let error = open(&config);
+    assert!(matches!(error, DataError::Manifest { .. }), "{error}");
+    fs::remove_file(set.folder.path().join("manifest.json")).unwrap();
     for length in [0, 3, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = open(&config);
@@ -498,7 +506,7 @@ fn what_is_wrong_with_files_is_said() {
     assert!(
         error
             .to_string()
-            .contains("no column \"text\"; it has media, caption, frames"),
+            .contains("no column \"text\"; it has key, media, uri"),
         "{error}"
     );
     wrong.columns.caption = "fps".into();
@@ -513,7 +521,7 @@ fn what_is_wrong_with_files_is_said() {
     let empty = tempfile::tempdir().unwrap();
     for path in [empty.path(), Path::new("no/such/folder")] {
         let missing = DataConfig {
-            paths: vec![path.into()],
+            paths: vec![text(path)],
             ..config.clone()
         };
         assert!(matches!(open(&missing), DataError::NoFile { .. }));

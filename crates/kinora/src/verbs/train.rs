@@ -158,7 +158,7 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
     own_folder(out)?;
     same_run(out, config)?;
     if let Some(shapes) = &config.shapes {
-        make_if_missing(shapes, &wanted.data.paths[0], console)?;
+        make_if_missing(shapes, Path::new(&wanted.data.paths[0]), console)?;
     }
     let catalog = Arc::new(Catalog::open(&wanted.data)?);
     // Here, where no rank waits: reading it all again takes as long as it takes.
