@@ -8,7 +8,9 @@ use kinora_mesh::rng::{Stream, fnv1a};
 use crate::order::Draw;
 use crate::record::Record;
 use crate::rows::{Row, Rows};
-use crate::{Batch, Bucket, Catalog, Content, CropRule, DataError, Part, Sample, SampleId, Skip, Start};
+use crate::{
+    Batch, Bucket, Catalog, Content, CropRule, DataError, Part, Sample, SampleId, Skip, Start,
+};
 
 /// Samples that are tried in one place of a batch before giving up.
 const ATTEMPTS: u64 = 32;
@@ -216,7 +218,11 @@ impl Span {
     fn of(record: &Record, info: &Info) -> Self {
         let rest = info.duration - record.start;
         let given = record.duration > 0.0;
-        let seconds = if given { record.duration.min(rest) } else { rest };
+        let seconds = if given {
+            record.duration.min(rest)
+        } else {
+            rest
+        };
         // Packets are cut at frames where decoding can begin, so a file may hold more than the sample.
         let frame = 1.0 / info.fps.max(1e-3);
         let whole = record.start < frame / 2.0 && rest - seconds < frame / 2.0;

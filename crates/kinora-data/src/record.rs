@@ -91,13 +91,18 @@ pub struct Encoded {
 impl Encoded {
     /// The numbers.
     pub fn values(&self) -> Vec<f32> {
-        let wide = |pair: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16);
+        let wide =
+            |pair: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16);
         self.bytes.chunks_exact(2).map(wide).collect()
     }
 
     /// Numbers rounded to bfloat16, to the nearest, ties to even.
     pub fn round(values: &[f32], shape: &[usize]) -> Self {
-        assert_eq!(values.len(), shape.iter().product::<usize>(), "numbers of shape {shape:?}");
+        assert_eq!(
+            values.len(),
+            shape.iter().product::<usize>(),
+            "numbers of shape {shape:?}"
+        );
         let narrow = |value: &f32| {
             let bits = value.to_bits();
             let rounded = if value.is_nan() {

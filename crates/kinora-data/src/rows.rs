@@ -180,7 +180,10 @@ impl Rows {
         let mut read = self.read(group, &rows)?;
         let take = |row: &u32| {
             let stored = read.remove(row);
-            (group, stored.unwrap_or_else(|| Err("it was not read".into())))
+            (
+                group,
+                stored.unwrap_or_else(|| Err("it was not read".into())),
+            )
         };
         self.complete(rows.iter().map(take).collect())
     }
