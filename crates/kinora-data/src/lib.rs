@@ -29,6 +29,7 @@ mod schema;
 mod shard;
 mod source;
 mod store;
+mod stream;
 mod summary;
 mod write;
 
@@ -44,8 +45,10 @@ pub use grid::{Duration, Grid};
 pub use identity::Identity;
 pub use loader::{Batch, Loader, Part, Sample, Skip, Skipped};
 pub use manifest::{MANIFEST, Manifest, ShardEntry};
+pub use record::{Record, Tensor, Wanted};
 pub use schema::{Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY};
 pub use store::{Object, Storage, Store, StoreError, StoreOptions, Traffic};
+pub use stream::{Stream, StreamRow};
 pub use summary::{BucketSummary, CaptionSummary, Summary};
 pub use write::{Encoded, Media, Row, ShardOptions, ShardWriter};
 
