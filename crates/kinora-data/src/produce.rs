@@ -9,7 +9,8 @@ use crate::order::Draw;
 use crate::record::Record;
 use crate::rows::{Row, Rows};
 use crate::{
-    Batch, Bucket, Catalog, Content, CropRule, DataError, Part, Sample, SampleId, Skip, Start,
+    Batch, Bucket, Caption, Catalog, Content, CropRule, DataError, Part, Sample, SampleId, Skip,
+    Start,
 };
 
 /// Samples that are tried in one place of a batch before giving up.
@@ -191,13 +192,13 @@ impl Producer {
 
 /// One of a row's captions, by their weights; `draw` is from 0 to 1.
 fn caption(record: &Record, draw: f64) -> String {
-    let weight = |(_, weight): &(String, f32)| f64::from(weight.max(0.0));
+    let weight = |caption: &Caption| f64::from(caption.weight.max(0.0));
     let total: f64 = record.captions.iter().map(weight).sum();
     let mut left = draw * total;
     for caption in &record.captions {
         left -= weight(caption);
         if left < 0.0 {
-            return caption.0.clone();
+            return caption.text.clone();
         }
     }
     record.caption.clone()

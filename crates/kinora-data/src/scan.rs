@@ -116,10 +116,7 @@ impl Scan {
                         let captions = if record.captions.is_empty() {
                             Caption::one(record.caption).to_vec()
                         } else {
-                            let several = record.captions.into_iter();
-                            several
-                                .map(|(text, weight)| Caption { text, weight })
-                                .collect()
+                            record.captions
                         };
                         let seconds = match &content {
                             Content::Clip(clip) if clip.frames > 1 && record.duration == 0.0 => {
