@@ -50,6 +50,8 @@ struct Done {
     report: Report,
 }
 
+/// The folder of notes on the pieces that are done.
+const PIECES: &str = ".pieces";
 const REASONS: usize = 100;
 /// Samples that go through the autoencoder together.
 const TOGETHER: usize = 8;
@@ -218,10 +220,17 @@ impl Encode {
         Ok(report)
     }
 
+    /// Removes what a stopped job would go on by, once all is done.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn forget_pieces(&self) -> Result<(), TrainError> {
+        let path = self.out.join(PIECES);
+        fs::remove_dir_all(&path).map_err(|source| DataError::Io { path, source }.into())
+    }
+
     fn note(&self, number: usize) -> PathBuf {
-        self.out
-            .join(".pieces")
-            .join(format!("{}.json", name(number)))
+        self.out.join(PIECES).join(format!("{}.json", name(number)))
     }
 
     fn read_done(&self, number: usize) -> Result<Option<Done>, TrainError> {

@@ -80,6 +80,7 @@ pub(crate) fn encode(args: &DataEncode, here: &Here) -> Outcome {
     }
     let (samples, dropped) = (report.samples, report.dropped);
     write_record(&args.out, &job, Some(report))?;
+    job.forget_pieces().or_run()?;
     say!(
         "encoded {samples} samples into {}, {dropped} left out",
         args.out.display()
