@@ -255,8 +255,14 @@ fn supported(
             path: shard.location(),
             what: format!(
                 "the column {} is compressed by {}",
-                column.column_path(),
-                column.compression()
+                column.column_path().string(),
+                // Without the level.
+                column
+                    .compression()
+                    .to_string()
+                    .split('(')
+                    .next()
+                    .unwrap_or_default()
             ),
             help: "write it again with zstd, snappy, lz4 or gzip, or uncompressed".into(),
         }),
