@@ -22,9 +22,11 @@ mod loader;
 mod manifest;
 mod mixture;
 mod order;
+mod page;
 mod produce;
 mod record;
 mod rows;
+mod scan;
 mod schema;
 mod shard;
 mod source;
@@ -43,14 +45,15 @@ pub use config::{Bucket, Columns, CropRule, DataConfig, SetConfig, Start};
 pub use error::DataError;
 pub use grid::{Duration, Grid};
 pub use identity::Identity;
-pub use loader::{Batch, Loader, Part, Sample, Skip, Skipped};
+pub use loader::{Batch, Content, Loader, Part, Sample, Skip, Skipped};
 pub use manifest::{MANIFEST, Manifest, ShardEntry};
-pub use record::{Record, Tensor, Wanted};
+pub use record::{Encoded, Record, Wanted};
+pub use scan::{Piece, Scan, Scanned};
 pub use schema::{Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY};
 pub use store::{Object, Storage, Store, StoreError, StoreOptions, Traffic};
 pub use stream::{Stream, StreamRow};
 pub use summary::{BucketSummary, CaptionSummary, Summary};
-pub use write::{Encoded, Media, Row, ShardOptions, ShardWriter};
+pub use write::{Media, Row, ShardOptions, ShardWriter};
 
 /// What a sample shows, in words, and how often these words are taken beside its other captions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

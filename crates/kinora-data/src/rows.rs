@@ -171,6 +171,23 @@ impl Rows {
         Ok(rows.swap_remove(0))
     }
 
+    /// Rows of a group, ascending, read together.
+    ///
+    /// # Errors
+    /// If a store fails.
+    pub(crate) fn several(&self, group: u32, places: &[Place]) -> Result<Vec<Row>, DataError> {
+        let rows: Vec<u32> = places.iter().map(|place| place.row).collect();
+        let mut read = self.read(group, &rows)?;
+        let take = |row: &u32| {
+            let stored = read.remove(row);
+            (
+                group,
+                stored.unwrap_or_else(|| Err("it was not read".into())),
+            )
+        };
+        self.complete(rows.iter().map(take).collect())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         lock(&self.held)
     }
@@ -313,7 +330,7 @@ impl Rows {
             names: &names,
             rows: Some(rows),
         };
-        let ranges = footer::ranges(shard, &footer, part)?;
+        let ranges = footer::ranges(shard, &footer, part, footer::Pages::All)?;
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
         // Compressed pages grow; the footer says to how much all of them do.
         let bytes = grown(&footer, place.index, bytes);

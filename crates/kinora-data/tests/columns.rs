@@ -67,8 +67,14 @@ fn own() -> TempDir {
                 weight: 1.0 + i as f32,
             })
             .collect();
-        let latents = vec![number as u8; 2 * 16 * 2 * 3 * 4];
-        let text = vec![!number as u8; 2 * (number + 1) * 8];
+        let latents = Encoded {
+            bytes: vec![number as u8; 2 * 16 * 2 * 3 * 4].into(),
+            shape: vec![16, 2, 3, 4],
+        };
+        let text = Encoded {
+            bytes: vec![!number as u8; 2 * (number + 1) * 8].into(),
+            shape: vec![number + 1, 8],
+        };
         let key = format!("key {number}");
         let media = picture(number);
         let sound = [number as u8; 100];
@@ -78,14 +84,8 @@ fn own() -> TempDir {
             duration: 2.0,
             audio: (number % 2 == 0).then_some(&sound[..]),
             sound: (number % 4 != 1).then_some((44_100, 2)),
-            latents: (number != 3).then_some(Encoded {
-                bytes: &latents,
-                shape: &[16, 2, 3, 4],
-            }),
-            text: Some(Encoded {
-                bytes: &text,
-                shape: &[number + 1, 8],
-            }),
+            latents: (number != 3).then_some(&latents),
+            text: Some(&text),
             ..Row::new(&key, &media, &captions, [1, 16, 16], 0.0)
         };
         writer.push(&row).unwrap();

@@ -17,6 +17,7 @@ use kinora_data::{
     Stream, Wanted,
 };
 use kinora_media::encode_png;
+use parquet::file::metadata::ParquetMetaDataReader;
 
 struct Counting;
 
@@ -216,6 +217,68 @@ fn damage_never_panics_and_never_takes_memory_without_bound() {
     );
     assert!(refused > 500 && read_through > 500);
     assert!(most < 256 << 20, "{most} bytes");
+}
+
+/// A Thrift integer of the compact protocol.
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+#[test]
+fn pages_that_claim_gigabytes_are_refused_before_memory_is_taken() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 8);
+    fs::remove_file(folder.path().join("manifest.json")).unwrap();
+    let path = folder.path().join("shard-00000.parquet");
+    let whole = fs::read(&path).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let metadata = ParquetMetaDataReader::new()
+        .parse_and_finish(&file)
+        .unwrap();
+    let huge = varint(2 * (i32::MAX as u64));
+    let mut tried = 0;
+    for column in metadata.row_group(0).columns() {
+        let start = column.byte_range().0 as usize;
+        // Type, and bytes once decompressed: then the latter says two gigabytes, and so many bytes
+        // behind it are gone that all else stays where it is. A dictionary's number of values is
+        // three bytes behind the sizes.
+        assert_eq!((whole[start], whole[start + 2]), (0x15, 0x15));
+        let length = |at: usize| {
+            whole[at..]
+                .iter()
+                .position(|byte| byte & 0x80 == 0)
+                .unwrap()
+                + 1
+        };
+        let grown = start + 3;
+        let mut places = vec![grown];
+        if column.dictionary_page_offset().is_some() {
+            let stored = grown + length(grown) + 1;
+            places.push(stored + length(stored) + 2);
+        }
+        for at in places {
+            let mut damaged = whole[..at].to_vec();
+            damaged.extend(&huge);
+            // The header goes on behind the number; what is too much is taken off the page's data.
+            let rest = at + length(at);
+            damaged.extend(&whole[rest..]);
+            let cut = rest + 60;
+            damaged.drain(cut..cut + damaged.len() - whole.len());
+            assert_eq!(damaged.len(), whole.len());
+            fs::write(&path, &damaged).unwrap();
+            let taken = most_of(|| _ = read(&config(folder.path()), 1));
+            assert!(taken < 64 << 20, "{}: {taken} bytes", column.column_path());
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried}");
 }
 
 #[test]

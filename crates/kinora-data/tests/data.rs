@@ -210,10 +210,10 @@ fn captions_and_pixels_belong_together() {
                 wanted
                     .rgb
                     .iter()
-                    .zip(&sample.clip.rgb)
+                    .zip(&sample.clip().rgb)
                     .all(|(a, b)| a.abs_diff(*b) <= 4)
             );
-            assert_eq!((sample.clip.frames, sample.clip.fps), (4, 8.0));
+            assert_eq!((sample.clip().frames, sample.clip().fps), (4, 8.0));
         }
     }
 }
@@ -225,7 +225,7 @@ fn a_long_clip_gives_another_window_in_each_epoch() {
     let mut starts: HashMap<String, Vec<u8>> = HashMap::new();
     for batch in batches(&config, Part::WHOLE, 0, 12) {
         for sample in batch.samples {
-            let blue: Vec<u8> = (0..4).map(|t| sample.clip.frame(t)[2]).collect();
+            let blue: Vec<u8> = (0..4).map(|t| sample.clip().frame(t)[2]).collect();
             // Frames of a window follow each other.
             assert!(
                 blue.windows(2)

@@ -184,7 +184,7 @@ fn media_is_fetched_from_where_it_lies() {
         for sample in &batch.samples {
             let number: usize = sample.caption["picture ".len()..].parse().unwrap();
             let decoded = kinora_media::decode(&picture(number)).unwrap();
-            assert_eq!(sample.clip.rgb, decoded.rgb);
+            assert_eq!(sample.clip().rgb, decoded.rgb);
         }
     }
     assert_eq!(

@@ -4,15 +4,17 @@ use super::{console, json};
 use crate::cli::{Data, DataInspect, Make, Shapes};
 use crate::config::read;
 use crate::failure::Outcome;
+use crate::ranks::Here;
 use kinora_data::Catalog;
 use kinora_shapes::{ShapesConfig, difficulty, make};
 use kinora_track::Console;
 use std::path::Path;
 
-pub(crate) fn data(args: &Data) -> Outcome {
+pub(crate) fn data(args: &Data, here: &Here) -> Outcome {
     match args {
         Data::Make(Make::Shapes(args)) => make_shapes(args),
         Data::Inspect(args) => inspect(args),
+        Data::Encode(args) => super::encode::encode(args, here),
     }
 }
 
