@@ -22,6 +22,7 @@ mod loader;
 mod manifest;
 mod mixture;
 mod order;
+mod page;
 mod produce;
 mod record;
 mod rows;

@@ -48,6 +48,14 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Media, and nothing else that is large.
+    pub const MEDIA: Self = Self {
+        media: true,
+        audio: false,
+        latents: false,
+        text: false,
+    };
+
     /// What a configuration asks for.
     pub(crate) fn of(config: &DataConfig) -> Self {
         Self {
@@ -57,14 +65,6 @@ impl Wanted {
             text: config.embeddings,
         }
     }
-
-    /// Media, and nothing else that is large.
-    pub const MEDIA: Self = Self {
-        media: true,
-        audio: false,
-        latents: false,
-        text: false,
-    };
 }
 
 /// A row of a shard. What is large shares the buffer that it was read into.

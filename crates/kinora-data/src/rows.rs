@@ -330,7 +330,7 @@ impl Rows {
             names: &names,
             rows: Some(rows),
         };
-        let ranges = footer::ranges(shard, &footer, part)?;
+        let ranges = footer::ranges(shard, &footer, part, footer::Pages::All)?;
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
         // Compressed pages grow; the footer says to how much all of them do.
         let bytes = grown(&footer, place.index, bytes);
