@@ -7,6 +7,7 @@
 //!
 //! It deliberately does no HEVC, AV1, 4:4:4, 10-bit or interlaced video: these are refused by name.
 
+mod animation;
 mod clip;
 mod decoder;
 mod error;
