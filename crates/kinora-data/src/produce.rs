@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kinora_media::{Clip, Decoder, Window, probe};
+use kinora_media::{Clip, Crop, Decoder, Pick, Window, probe};
 use kinora_mesh::rng::{Stream, fnv1a};
 
 use crate::order::Draw;
@@ -147,9 +147,10 @@ impl Producer {
             .below(0, (info.frames - bucket.frames) as u64 + 1) as usize;
         let size = Some([bucket.height, bucket.width]);
         let window = Window {
-            start,
             frames: bucket.frames,
+            pick: Pick::Frame(start),
             size,
+            crop: Crop::default(),
         };
         let clip = self
             .decoder

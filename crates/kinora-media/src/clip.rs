@@ -1,5 +1,6 @@
 //! A clip: frames of RGB bytes, and the few things that are done to it.
 
+use crate::window::Crop;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
@@ -31,7 +32,8 @@ impl Clip {
     }
 
     /// The clip cropped at its centre to the aspect ratio of `height` x `width`, then resized to it
-    /// (Lanczos). Panics if a side is zero.
+    /// (Lanczos, widened when it shrinks, so that fine patterns turn gray instead of into moire).
+    /// Panics if a side is zero.
     pub fn fit(&self, height: usize, width: usize) -> Clip {
         let mut fitter = Fitter::new();
         let mut rgb = vec![0; self.frames * height * width * 3];
@@ -41,6 +43,7 @@ impl Clip {
                 [self.height, self.width],
                 out,
                 [height, width],
+                Crop::default(),
             );
         }
         Clip {
@@ -82,9 +85,16 @@ impl Fitter {
         }
     }
 
-    /// One frame, `[H, W, 3]`, centre-cropped and resized from size `from` into `out` of size `to`,
-    /// both `[height, width]` and at least one pixel.
-    pub(crate) fn fit(&mut self, rgb: &[u8], from: [usize; 2], out: &mut [u8], to: [usize; 2]) {
+    /// One frame, `[H, W, 3]`, cropped at `place` and resized from size `from` into `out` of size
+    /// `to`, both `[height, width]` and at least one pixel.
+    pub(crate) fn fit(
+        &mut self,
+        rgb: &[u8],
+        from: [usize; 2],
+        out: &mut [u8],
+        to: [usize; 2],
+        place: Crop,
+    ) {
         assert!(
             from.into_iter()
                 .chain(to)
@@ -95,9 +105,7 @@ impl Fitter {
             out.copy_from_slice(rgb);
             return;
         }
-        let [crop_height, crop_width] = crop(from, to);
-        let left = (from[1] as f64 - crop_width) / 2.0;
-        let top = (from[0] as f64 - crop_height) / 2.0;
+        let [top, left, crop_height, crop_width] = cut_out(from, to, place);
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
             .crop(left, top, crop_width, crop_height);
@@ -112,15 +120,26 @@ impl Fitter {
     }
 }
 
-/// The largest part of `from` with the aspect ratio of `to`, `[height, width]`.
-fn crop(from: [usize; 2], to: [usize; 2]) -> [f64; 2] {
+/// The largest part of `from` with the aspect ratio of `to`, both `[height, width]`, at a place in
+/// what is left over: its top, left, height and width in pixels.
+pub(crate) fn cut_out(from: [usize; 2], to: [usize; 2], place: Crop) -> [f64; 4] {
     let [height, width] = from.map(|side| side as f64);
     let aspect = to[1] as f64 / to[0] as f64;
-    if width > height * aspect {
+    let [crop_height, crop_width] = if width > height * aspect {
         [height, (height * aspect).min(width)]
     } else {
         [(width / aspect).min(height), width]
-    }
+    };
+    let start = |left_over: f64, place: f64| {
+        let place = if place.is_nan() { 0.5 } else { place };
+        left_over * place.clamp(0.0, 1.0)
+    };
+    [
+        start(height - crop_height, place.y),
+        start(width - crop_width, place.x),
+        crop_height,
+        crop_width,
+    ]
 }
 
 #[cfg(test)]
@@ -159,6 +178,54 @@ mod tests {
         assert_eq!(&fitted.frame(0)[49 * 3..][..2], &[74, 0]);
         let fitted = gradient(1, 100, 50).fit(50, 50);
         assert_eq!(&fitted.frame(0)[..2], &[0, 25]);
+    }
+
+    #[test]
+    fn a_crop_lies_where_it_is_told() {
+        let clip = gradient(1, 50, 100);
+        for (x, left) in [
+            (0.0, 0),
+            (0.5, 25),
+            (1.0, 50),
+            (0.2, 10),
+            (-1.0, 0),
+            (7.0, 50),
+        ] {
+            let mut out = vec![0; 50 * 50 * 3];
+            let place = Crop { y: 0.5, x };
+            Fitter::new().fit(clip.frame(0), [50, 100], &mut out, [50, 50], place);
+            assert_eq!(out[..3], [left, 0, 0], "x {x}");
+        }
+        let tall = gradient(1, 100, 50);
+        let mut out = vec![0; 50 * 50 * 3];
+        let place = Crop { y: 1.0, x: 0.0 };
+        Fitter::new().fit(tall.frame(0), [100, 50], &mut out, [50, 50], place);
+        assert_eq!(out[..3], [0, 50, 0]);
+    }
+
+    #[test]
+    fn a_fine_checkerboard_turns_gray() {
+        // At a seventh of its size, plain sampling would show black and white, or slow waves.
+        let side = 7 * 32;
+        let clip = Clip {
+            frames: 1,
+            height: side,
+            width: side,
+            fps: 0.0,
+            rgb: (0..side * side)
+                .flat_map(|i| {
+                    [if (i / side + i % side) % 2 == 0 {
+                        255
+                    } else {
+                        0
+                    }; 3]
+                })
+                .collect(),
+        };
+        let small = clip.fit(32, 32);
+        for (index, &value) in small.rgb.iter().enumerate() {
+            assert!(value.abs_diff(127) <= 3, "byte {index} is {value}");
+        }
     }
 
     #[test]

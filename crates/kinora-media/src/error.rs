@@ -49,6 +49,22 @@ pub enum MediaError {
         /// Frames there are.
         have: usize,
     },
+    /// The window goes by time, and reaches past the end of the clip by more than one frame.
+    #[error(
+        "{frames} frames at {fps} per second from second {start} on reach to second {last}, but the clip ends at {duration}"
+    )]
+    PastEnd {
+        /// Frames asked for.
+        frames: usize,
+        /// Frames per second asked for.
+        fps: f64,
+        /// The first instant asked for, in seconds.
+        start: f64,
+        /// The last instant asked for, in seconds.
+        last: f64,
+        /// When the clip ends, in seconds.
+        duration: f64,
+    },
     /// The caller's pixels do not match the size they are said to have, or a size is impossible.
     #[error("{what}")]
     Size {

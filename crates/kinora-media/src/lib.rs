@@ -7,23 +7,32 @@
 //!
 //! It deliberately does no HEVC, AV1, 4:4:4, 10-bit or interlaced video: these are refused by name.
 
+mod animation;
 mod clip;
 mod decoder;
 mod error;
 mod font;
 mod h264;
+mod h264_openh264;
+mod h264_video;
+mod info;
 mod mp4_boxes;
 mod mp4_fragments;
 mod mp4_read;
 mod mp4_write;
+mod picture;
 mod sheet;
+mod sink;
 mod still;
+mod window;
 mod writer;
 mod yuv;
 
 pub use clip::Clip;
-pub use decoder::{Decoder, Info, Kind, Window, decode, probe};
+pub use decoder::{Decoder, decode};
 pub use error::MediaError;
+pub use info::{AudioInfo, Info, Kind, probe};
 pub use sheet::contact_sheet;
 pub use still::{encode_jpeg, encode_png};
+pub use window::{Crop, Pick, Window};
 pub use writer::{Mp4Writer, encode_mp4};

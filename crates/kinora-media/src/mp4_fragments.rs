@@ -98,6 +98,17 @@ fn run_group(
         }
     }
     *at = base;
+    if ours && let Ok(time) = child(body, b"tfdt") {
+        // Where the writer dropped frames, or the file was cut out of a longer one, the frames
+        // before this fragment do not tell when it begins.
+        let mut time = Fields::new(time, "tfdt");
+        let long = time.version()? == 1;
+        track.ticks = if long {
+            time.u64()?
+        } else {
+            time.u32()?.into()
+        };
+    }
     for part in Boxes::new(body) {
         let part = part?;
         if &part.name == b"trun" {
@@ -155,6 +166,7 @@ fn run(
             track.frames.push(Frame {
                 offset: *at,
                 size,
+                length: duration,
                 shown_at: (track.ticks as i64).saturating_add(i64::from(shift as i32)),
                 sync: frame_flags & NOT_SYNC == 0,
             });

@@ -20,7 +20,7 @@ pub(crate) struct Track {
     pub(crate) frames: Vec<Frame>,
     /// Units of time per second.
     pub(crate) timescale: u32,
-    /// The length of all frames, in those units.
+    /// When the next frame would be decoded, in those units.
     pub(crate) ticks: u64,
     /// The size `[height, width]` that the track asks to be shown at.
     pub(crate) shown: [usize; 2],
@@ -37,18 +37,10 @@ pub(crate) struct Frame {
     pub(crate) size: u32,
     /// When it is shown, in the track's units.
     pub(crate) shown_at: i64,
+    /// How long it lasts in the order of decoding, in the track's units.
+    pub(crate) length: u32,
     /// Whether decoding can start here.
     pub(crate) sync: bool,
-}
-
-impl Track {
-    /// Frames per second, or 0 if the file does not say.
-    pub(crate) fn fps(&self) -> f64 {
-        if self.ticks == 0 {
-            return 0.0;
-        }
-        self.frames.len() as f64 * f64::from(self.timescale) / self.ticks as f64
-    }
 }
 
 /// Reads the tables of the first video track.
@@ -255,6 +247,7 @@ fn frames(table: &[u8], file_bytes: usize) -> Result<Vec<Frame>, MediaError> {
                     offset,
                     size,
                     shown_at: 0,
+                    length: 0,
                     sync: false,
                 });
                 offset = offset.saturating_add(u64::from(size));
@@ -316,6 +309,7 @@ fn time(table: &[u8], frames: &mut [Frame]) -> Result<u64, MediaError> {
             None => 0,
         };
         frame.shown_at = (clock as i64).saturating_add(shift);
+        frame.length = duration.value;
         clock = clock.saturating_add(u64::from(duration.value));
     }
     Ok(clock)

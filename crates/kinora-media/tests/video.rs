@@ -150,37 +150,19 @@ fn a_window_is_its_part_of_the_whole() {
         (49, 1),
     ] {
         let part = decoder
-            .window(
-                &bytes,
-                Window {
-                    start,
-                    frames,
-                    size: None,
-                },
-            )
+            .window(&bytes, Window::frames(start, frames))
             .unwrap();
         assert_eq!(
             part,
             whole.sample(start, frames),
             "{frames} frames from {start}"
         );
-        let small = Window {
-            start,
-            frames,
-            size: Some([24, 24]),
-        };
+        let small = Window::frames(start, frames).sized([24, 24]);
         assert_eq!(decoder.window(&bytes, small).unwrap(), part.fit(24, 24));
     }
     for (start, frames) in [(0, 51), (50, 1), (0, 0), (usize::MAX, 2)] {
         let error = decoder
-            .window(
-                &bytes,
-                Window {
-                    start,
-                    frames,
-                    size: None,
-                },
-            )
+            .window(&bytes, Window::frames(start, frames))
             .unwrap_err();
         assert!(
             matches!(error, MediaError::Window { have: 50, .. }),
@@ -238,8 +220,9 @@ fn damaged_bytes_never_panic() {
 #[test]
 fn unknown_bytes_are_refused_by_name() {
     for (bytes, name) in [
-        (&b"GIF89a...."[..], "GIF"),
-        (b"RIFF1234WEBP", "WebP"),
+        (&b"FLV\x01...."[..], "Flash"),
+        (b"RIFF1234AVI ", "AVI"),
+        (b"\x1A\x45\xDF\xA3", "Matroska"),
         (b"<html>", "web page"),
         (b"", "0 bytes"),
     ] {
@@ -406,14 +389,7 @@ fn files_of_x264_are_decoded_in_the_order_they_are_shown() {
         let mut decoder = Decoder::new();
         for (start, frames) in [(0, 3), (29, 4), (40, 16), (71, 1)] {
             let part = decoder
-                .window(
-                    &bytes,
-                    Window {
-                        start,
-                        frames,
-                        size: None,
-                    },
-                )
+                .window(&bytes, Window::frames(start, frames))
                 .unwrap();
             assert_eq!(part, whole.sample(start, frames), "{options:?}");
         }
@@ -437,11 +413,7 @@ fn one_decoder_takes_many_streams_with_b_frames() {
     let mut decoder = Decoder::new();
     for round in 0..60 {
         let (start, frames) = [(0, 40), (24, 16), (7, 16), (39, 1)][round % 4];
-        let window = Window {
-            start,
-            frames,
-            size: None,
-        };
+        let window = Window::frames(start, frames);
         let part = decoder.window(&bytes, window);
         assert_eq!(part.unwrap(), whole.sample(start, frames), "round {round}");
     }
