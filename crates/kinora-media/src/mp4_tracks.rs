@@ -194,6 +194,7 @@ fn track<'a>(
     let long = fields.version()? == 1;
     fields.skip(if long { 16 } else { 8 })?;
     let id = fields.u32()?;
+    fields.skip(if long { 12 } else { 8 } + 60)?;
     let mut times = Fields::new(child(media, b"mdhd")?, "mdhd");
     let long = times.version()? == 1;
     times.skip(if long { 16 } else { 8 })?;
