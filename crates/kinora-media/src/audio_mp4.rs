@@ -20,7 +20,7 @@ pub(crate) fn info(bytes: &[u8]) -> Result<Option<AudioInfo>, MediaError> {
     let Some(track) = heard(&movie) else {
         return Ok(None);
     };
-    let codec = Codec::of(track)?;
+    let codec = Codec::of(track, bytes)?;
     Ok(Some(AudioInfo {
         codec: codec.name,
         rate: codec.rate,
@@ -38,7 +38,7 @@ pub(crate) fn decode(
     let Some(track) = heard(&movie) else {
         return Ok(None);
     };
-    let codec = Codec::of(track)?;
+    let codec = Codec::of(track, bytes)?;
     let Some(parameters) = &codec.parameters else {
         return Err(MediaError::Unsupported {
             what: format!(
@@ -112,7 +112,7 @@ struct Codec {
 }
 
 impl Codec {
-    fn of(track: &Track<'_>) -> Result<Self, MediaError> {
+    fn of(track: &Track<'_>, bytes: &[u8]) -> Result<Self, MediaError> {
         let entry = track.description()?;
         let mut fields = Fields::new(entry.body, "sound description");
         fields.skip(8)?;
@@ -130,6 +130,8 @@ impl Codec {
         if rate == 0 {
             rate = track.timescale;
         }
+        let first = track.samples.first();
+        let first = first.map_or(&[][..], |sample| sample.bytes(bytes));
         let mut codec = Self {
             name: String::from_utf8_lossy(&entry.name)
                 .trim()
@@ -145,8 +147,11 @@ impl Codec {
                 let stream = child(inside, b"esds")
                     .or_else(|_| child(inside, b"wave").and_then(|wave| child(wave, b"esds")))?;
                 codec.stream(stream)?;
+                if codec.name == "mp3" {
+                    codec.mp3(first);
+                }
             }
-            b".mp3" => codec.mp3(),
+            b".mp3" => codec.mp3(first),
             b"fLaC" => {
                 let boxed = child(fields.rest(), b"dfLa")?;
                 // The version of the box, then the header of a block: the stream's information.
@@ -192,7 +197,7 @@ impl Codec {
         match kind {
             0x40 | 0x66..=0x68 => self.aac(descriptor(&mut config, 5)?),
             0x69 | 0x6B => {
-                self.mp3();
+                self.name = "mp3".into();
                 Ok(())
             }
             other => {
@@ -264,10 +269,24 @@ impl Codec {
         Ok(())
     }
 
-    fn mp3(&mut self) {
+    /// Takes rate and channels from a frame of MP3, since writers fill the description with others.
+    fn mp3(&mut self, frame: &[u8]) {
         self.name = "mp3".into();
-        // A frame of MP3 may keep its bits in up to nine frames before it.
+        // A frame may keep its bits in up to nine frames before it.
         self.preroll = 11;
+        let Some(&[0xFF, version, rate, mode, ..]) = frame.first_chunk::<4>() else {
+            return;
+        };
+        let halved = match version >> 3 & 3 {
+            3 => 0,
+            2 => 1,
+            _ => 2,
+        };
+        let Some(rate) = [44_100, 48_000, 32_000].get(usize::from(rate >> 2 & 3)) else {
+            return;
+        };
+        self.rate = rate >> halved;
+        self.channels = if mode >> 6 == 3 { 1 } else { 2 };
         let channels = match self.channels {
             1 => Channels::from(Position::FRONT_CENTER),
             _ => Channels::from(Position::FRONT_LEFT | Position::FRONT_RIGHT),
@@ -307,8 +326,8 @@ fn open(parameters: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Medi
 }
 
 /// How many packets before a place a decoder must have seen to be right from that place on.
-pub(crate) fn preroll(track: &Track<'_>) -> usize {
-    Codec::of(track).map_or(2, |codec| codec.preroll)
+pub(crate) fn preroll(track: &Track<'_>, bytes: &[u8]) -> usize {
+    Codec::of(track, bytes).map_or(2, |codec| codec.preroll)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!
 //! It deliberately does no HEVC, AV1, 4:4:4, 10-bit or interlaced video: these are refused by name.
 
+mod analyse;
 mod animation;
 mod audio;
 mod audio_file;
@@ -19,6 +20,7 @@ mod h264;
 mod h264_openh264;
 mod h264_video;
 mod info;
+mod look;
 mod mp4_boxes;
 mod mp4_cut;
 mod mp4_fragments;
@@ -27,6 +29,7 @@ mod mp4_remux;
 mod mp4_tracks;
 mod mp4_write;
 mod picture;
+mod scenes;
 mod sheet;
 mod sink;
 mod still;
@@ -34,6 +37,7 @@ mod window;
 mod writer;
 mod yuv;
 
+pub use analyse::{Analysis, Footage, Scene, analyse};
 pub use audio::{Pcm, audio, audio_info};
 pub use clip::Clip;
 pub use decoder::{Decoder, decode};

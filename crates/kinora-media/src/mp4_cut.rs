@@ -80,7 +80,7 @@ pub fn cut(bytes: &[u8], start: f64, end: f64) -> Result<Cut, MediaError> {
     }];
     let (begins, ends) = (video.seconds(begins), video.seconds(ends));
     if let Some(sound) = &movie.sound {
-        tracks.extend(sound_of(sound, begins, ends)?);
+        tracks.extend(sound_of(sound, bytes, begins, ends)?);
     }
     Ok(Cut {
         bytes: mp4_remux::write(bytes, movie.brand, &tracks)?,
@@ -193,6 +193,7 @@ fn one_description(samples: &[Sample]) -> Result<(), MediaError> {
 /// decoder leans on.
 fn sound_of<'a, 'b>(
     track: &'b Track<'a>,
+    bytes: &[u8],
     begins: f64,
     ends: f64,
 ) -> Result<Option<Copied<'a, 'b>>, MediaError> {
@@ -207,7 +208,7 @@ fn sound_of<'a, 'b>(
     if heard >= stop {
         return Ok(None);
     }
-    let first = heard.saturating_sub(audio_mp4::preroll(track));
+    let first = heard.saturating_sub(audio_mp4::preroll(track, bytes));
     let samples = &track.samples[first..stop];
     one_description(samples)?;
     // What the file's own edit list hides stays hidden.
