@@ -1,7 +1,7 @@
 //! What the bytes are, and what their headers and tables say.
 
-use crate::MediaError;
 use crate::source::Source;
+use crate::{MediaError, audio_info};
 
 /// What kind of media some bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,8 @@ pub fn probe(bytes: &[u8]) -> Result<Info, MediaError> {
         width,
         fps: timeline.fps(),
         duration: timeline.duration(),
-        audio: None,
+        // Pictures are worth decoding even where the sound is damaged; `audio_info` says how.
+        audio: audio_info(bytes).unwrap_or(None),
     })
 }
 
