@@ -64,7 +64,7 @@ pub(crate) fn data(folder: &Path) -> DataConfig {
         image_ratio: Some(0.25),
         workers: 1,
         ..DataConfig::new(
-            vec![folder.to_path_buf()],
+            vec![folder.to_string_lossy().into_owned()],
             vec![bucket(16, 4), bucket(1, 8)],
         )
     }

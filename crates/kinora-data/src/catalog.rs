@@ -339,11 +339,7 @@ fn measure(
                             height: info.height,
                             width: info.width,
                             fps: info.fps,
-                            seconds: if info.fps > 0.0 {
-                                info.frames as f64 / info.fps
-                            } else {
-                                0.0
-                            },
+                            seconds: info.duration,
                         }),
                     }),
             );

@@ -146,9 +146,9 @@ mod tests {
         for (seconds, fps, wanted) in [
             (3.0, 30.0, Err(Refused::TooShort)),
             (5.0, 30.0, Ok(0)),
-            // 128 frames of 4.2 seconds are 30 a second.
-            (4.2, 30.0, Ok(0)),
-            (4.2, 24.0, Err(Refused::TooSlow)),
+            // 128 frames of 4.3 seconds are 29.8 a second.
+            (4.3, 30.0, Ok(0)),
+            (4.3, 24.0, Err(Refused::TooSlow)),
             (9.0, 30.0, Ok(1)),
             (11.0, 30.0, Ok(3)),
             // Slower than 24 frames a second, it is spread over fewer frames.

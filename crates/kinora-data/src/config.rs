@@ -258,11 +258,20 @@ impl DataConfig {
         if let Some(grid) = self.grid.take() {
             self.buckets.extend(grid.buckets()?);
         }
+        let budget = self.tokens.take();
+        if let Some(budget) = budget
+            && self.buckets.iter().all(|bucket| bucket.batch > 0)
+        {
+            return Err(DataError::config(
+                format!("data.tokens is {budget}, but every bucket has a batch of its own"),
+                "remove data.tokens, or the batch of the buckets that it shall decide",
+            ));
+        }
         for bucket in &mut self.buckets {
             if bucket.batch > 0 {
                 continue;
             }
-            let Some(budget) = self.tokens else {
+            let Some(budget) = budget else {
                 return Err(DataError::config(
                     format!("the bucket of {bucket} has no batch"),
                     "give it one, or set data.tokens, the tokens of a step",
@@ -494,7 +503,10 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<DataConfig, String> {
-        let config: DataConfig = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let mut config: DataConfig =
+            serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let tokens = |bucket: &Bucket| bucket.frames * bucket.height * bucket.width / 64;
+        config.resolve(tokens).map_err(|error| error.to_string())?;
         config.validate().map_err(|error| error.to_string())?;
         Ok(config)
     }
@@ -508,6 +520,19 @@ mod tests {
         let two = read(&format!(r#"{{"paths": ["a", "b"], "buckets": [{VIDEO}]}}"#)).unwrap();
         assert_eq!((one.paths.len(), two.paths.len()), (1, 2));
         assert_eq!(one, DataConfig::new(vec!["a".into()], one.buckets.clone()));
+    }
+
+    #[test]
+    fn a_budget_of_tokens_decides_the_batches() {
+        let text = r#"{"paths": "a", "tokens": 1000, "buckets": [
+            {"frames": 4, "height": 32, "width": 32},
+            {"frames": 1, "height": 32, "width": 32, "batch": 7},
+            {"frames": 400, "height": 32, "width": 32}
+        ]}"#;
+        let config = read(text).unwrap();
+        let batches: Vec<usize> = config.buckets.iter().map(|bucket| bucket.batch).collect();
+        assert_eq!(batches, [15, 7, 1]);
+        assert_eq!(config.tokens, None);
     }
 
     #[test]
@@ -528,7 +553,7 @@ mod tests {
                     .replace("8", "0")
                     .replace('{', r#"{"paths": "a", "buckets": [{"#)
                     + "]}",
-                "batch of 0",
+                "has no batch",
             ),
             (
                 format!(r#"{{"paths": "a", "buckets": [{VIDEO}], "image_ratio": 0.5}}"#),
@@ -541,6 +566,42 @@ mod tests {
             (
                 format!(r#"{{"paths": "a", "buckets": [{VIDEO}], "max_bad": 2}}"#),
                 "max_bad is 2",
+            ),
+            (
+                format!(r#"{{"paths": "a", "sets": [{{"name": "b", "paths": "b"}}], "buckets": [{VIDEO}]}}"#),
+                "both given",
+            ),
+            (
+                format!(r#"{{"sets": [{{"name": "b", "paths": "b"}}, {{"name": "b", "paths": "c"}}], "buckets": [{VIDEO}]}}"#),
+                "two entries of data.sets are named \"b\"",
+            ),
+            (
+                format!(r#"{{"sets": [{{"name": "b", "paths": "b", "weight": 1}}, {{"name": "c", "paths": "c"}}], "buckets": [{VIDEO}]}}"#),
+                "some have none",
+            ),
+            (
+                format!(r#"{{"sets": [{{"name": "b", "paths": "b", "weight": 0}}], "buckets": [{VIDEO}]}}"#),
+                "a weight of 0",
+            ),
+            (
+                format!(r#"{{"paths": "a", "buckets": [{IMAGE}, {VIDEO}], "tokens": 5}}"#),
+                "every bucket has a batch",
+            ),
+            (
+                r#"{"paths": "a", "buckets": [{"frames": 4, "height": 8, "width": 8}]}"#.into(),
+                "has no batch",
+            ),
+            (
+                r#"{"paths": "a", "buckets": [{"frames": 1, "height": 8, "width": 8, "batch": 1, "fps": 8}]}"#.into(),
+                "have no time",
+            ),
+            (
+                r#"{"paths": "a", "buckets": [{"frames": 9, "height": 8, "width": 8, "batch": 1, "seconds": [4, 2]}]}"#.into(),
+                "from 4 to 2",
+            ),
+            (
+                r#"{"paths": "a", "buckets": [{"frames": 99, "height": 8, "width": 8, "batch": 1, "fps": 8, "seconds": [4, 8]}]}"#.into(),
+                "needs 12.375 s",
             ),
         ] {
             let error = read(&text).unwrap_err();

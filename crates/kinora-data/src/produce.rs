@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use kinora_media::{Clip, Crop, Decoder, Pick, Window, probe};
+use kinora_media::{Clip, Crop, Decoder, Info, Pick, Window, probe};
 use kinora_mesh::rng::{Stream, fnv1a};
 
 use crate::order::Draw;
 use crate::rows::{Record, Row, Rows};
-use crate::{Batch, Bucket, Catalog, DataError, Part, Sample, SampleId, Skip};
+use crate::{Batch, Bucket, Catalog, CropRule, DataError, Part, Sample, SampleId, Skip, Start};
 
 /// Samples that are tried in one place of a batch before giving up.
 const ATTEMPTS: u64 = 32;
@@ -135,23 +135,23 @@ impl Producer {
     ) -> Result<(Arc<Record>, Clip), String> {
         let record = row?;
         let info = probe(&record.media).map_err(|error| first_line(&error))?;
-        if bucket.frames > info.frames || (bucket.is_image() && info.frames > 1) {
-            return Err(format!(
-                "it has {} frames, though its columns put it among {bucket}",
-                info.frames
-            ));
-        }
-        let start = Stream::new(self.catalog.config.seed, "data/start")
+        let config = &self.catalog.config;
+        let stream = Stream::new(config.seed, "data/start")
             .at(epoch)
             .at(fnv1a(id.shard.as_bytes()))
-            .at(id.row)
-            .below(0, (info.frames - bucket.frames) as u64 + 1) as usize;
-        let size = Some([bucket.height, bucket.width]);
+            .at(id.row);
         let window = Window {
             frames: bucket.frames,
-            pick: Pick::Frame(start),
-            size,
-            crop: Crop::default(),
+            pick: pick(bucket, &info, config.start, stream)?,
+            size: Some([bucket.height, bucket.width]),
+            crop: match config.crop {
+                CropRule::Centre => Crop::default(),
+                CropRule::Top => Crop { y: 0.0, x: 0.5 },
+                CropRule::Random => Crop {
+                    y: stream.uniform(1),
+                    x: stream.uniform(2),
+                },
+            },
         };
         let clip = self
             .decoder
@@ -159,6 +159,39 @@ impl Producer {
             .map_err(|error| first_line(&error))?;
         Ok((record, clip))
     }
+}
+
+/// Which frames of a clip a bucket takes.
+fn pick(bucket: Bucket, info: &Info, start: Start, stream: Stream) -> Result<Pick, String> {
+    if bucket.is_image() != (info.frames == 1) || (!bucket.timed() && bucket.frames > info.frames) {
+        return Err(format!(
+            "it has {} frames, though its columns put it among {bucket}",
+            info.frames
+        ));
+    }
+    if !bucket.timed() {
+        let spare = info.frames - bucket.frames;
+        return Ok(Pick::Frame(match start {
+            Start::Random => stream.below(0, spare as u64 + 1) as usize,
+            Start::Centre => spare / 2,
+            Start::First => 0,
+        }));
+    }
+    let fps = bucket.fps.unwrap_or(bucket.frames as f64 / info.duration);
+    let spare = info.duration - bucket.frames as f64 / fps;
+    if spare < -1.0 / fps {
+        return Err(format!(
+            "it lasts {:.3} s, though its columns put it among {bucket}",
+            info.duration
+        ));
+    }
+    let spare = spare.max(0.0);
+    let start = match start {
+        Start::Random => spare * stream.uniform(0),
+        Start::Centre => spare / 2.0,
+        Start::First => 0.0,
+    };
+    Ok(Pick::Time { start, fps })
 }
 
 fn first_line(error: &kinora_media::MediaError) -> String {

@@ -87,9 +87,13 @@ impl Set {
             .collect();
         DataConfig {
             workers: 0,
-            ..DataConfig::new(vec![self.folder.path().into()], buckets)
+            ..DataConfig::new(vec![text(self.folder.path())], buckets)
         }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn catalog(config: &DataConfig) -> Arc<Catalog> {
@@ -473,7 +477,7 @@ fn a_summary_counts_everything() {
     assert!(summary.bytes > 1000);
     let json = serde_json::to_value(&summary).unwrap();
     assert_eq!(json["left_out"]["too_short"], 1);
-    assert_eq!(json["columns"][0], serde_json::json!(["media", "Binary"]));
+    assert_eq!(json["columns"][0], serde_json::json!(["key", "Utf8"]));
 }
 
 #[test]
@@ -498,7 +502,7 @@ fn what_is_wrong_with_files_is_said() {
     assert!(
         error
             .to_string()
-            .contains("no column \"text\"; it has media, caption, frames"),
+            .contains("no column \"text\"; it has key, media, uri, kind, caption"),
         "{error}"
     );
     wrong.columns.caption = "fps".into();
@@ -513,7 +517,7 @@ fn what_is_wrong_with_files_is_said() {
     let empty = tempfile::tempdir().unwrap();
     for path in [empty.path(), Path::new("no/such/folder")] {
         let missing = DataConfig {
-            paths: vec![path.into()],
+            paths: vec![text(path)],
             ..config.clone()
         };
         assert!(matches!(open(&missing), DataError::NoFile { .. }));

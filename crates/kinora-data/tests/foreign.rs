@@ -45,7 +45,10 @@ fn write(folder: &Path, columns: Vec<(&str, ArrayRef)>) -> DataConfig {
     let bucket = |frames| Bucket::new(frames, 12, 16, 3);
     DataConfig {
         workers: 1,
-        ..DataConfig::new(vec![folder.into()], vec![bucket(1), bucket(4)])
+        ..DataConfig::new(
+            vec![folder.to_string_lossy().into_owned()],
+            vec![bucket(1), bucket(4)],
+        )
     }
 }
 

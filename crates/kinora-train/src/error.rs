@@ -91,15 +91,13 @@ pub enum TrainError {
     },
     /// A checkpoint that saw other data.
     #[error(
-        "the checkpoint of step {step} was trained on other data ({was}), and data.paths now hold {is}\n  help: restore the data, or train into another folder"
+        "the checkpoint of step {step} was trained on other data:\n  {}\n  help: restore the data, or train into another folder", .changes.join("\n  ")
     )]
     OtherData {
         /// The step.
         step: u64,
-        /// What it saw.
-        was: String,
-        /// What there is.
-        is: String,
+        /// What has changed since.
+        changes: Vec<String>,
     },
     /// Metadata of a checkpoint that cannot be read.
     #[error(

@@ -19,7 +19,7 @@ pub use batch::LatentBatch;
 pub use config::{Decay, OptimConfig, TrainConfig};
 pub use error::TrainError;
 pub use fit::fit_pca;
-pub use run::{Hooks, Outcome, Run, checkpoints, identity, resumable, same_model, train};
+pub use run::{DATA_FILE, Hooks, Outcome, Run, checkpoints, identity, resumable, same_model, train};
 pub use save::{Weights, restore_weights};
 pub use source::{Source, videos};
 pub use trainer::{Report, Trainer};

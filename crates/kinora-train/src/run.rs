@@ -3,7 +3,7 @@
 use crate::{LatentBatch, Source, TrainConfig, TrainError, Trainer};
 use burn::tensor::Device;
 use kinora_ckpt::{Checkpoint, latest};
-use kinora_data::Catalog;
+use kinora_data::{Catalog, Identity};
 use kinora_models::TextToVideo;
 use kinora_models::autoencoder::Autoencoder;
 use kinora_models::bytes::BytesConfig;
@@ -13,6 +13,7 @@ use kinora_track::{Console, Tracker};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -180,6 +181,9 @@ pub fn train(
     records.finish(trainer.step(), from)
 }
 
+/// The file of a run's folder that holds the [`Identity`] of its data.
+pub const DATA_FILE: &str = "data.json";
+
 /// The newest checkpoint of a run's folder, if there is one, which must be of these data.
 ///
 /// # Errors
@@ -192,13 +196,18 @@ pub fn resumable(dir: &Path, catalog: &Catalog) -> Result<Option<Checkpoint>, Tr
     let was = checkpoint.meta()["data"]
         .as_str()
         .ok_or(TrainError::Meta { what: "data" })?;
-    let is = catalog.fingerprint();
-    if was != is {
-        let was = was.to_string();
+    let is = catalog.identity();
+    if was != is.fingerprint() {
+        // The checkpoint holds a hash; what it is the hash of lies beside it.
+        let recorded = fs::read(dir.join(DATA_FILE)).ok();
+        let recorded = recorded.and_then(|json| serde_json::from_slice::<Identity>(&json).ok());
+        let changes = match recorded.filter(|recorded| recorded.fingerprint() == was) {
+            Some(recorded) => recorded.changes(&is),
+            None => vec![format!("it was {was}"), format!("it is {}", is.fingerprint())],
+        };
         return Err(TrainError::OtherData {
             step: checkpoint.step(),
-            was,
-            is,
+            changes,
         });
     }
     Ok(Some(checkpoint))

@@ -12,7 +12,7 @@ pub(crate) use read::{read, read_run};
 pub(crate) use section::{AutoencoderSection, PreviewSection, RunSection};
 
 use crate::failure::{Failure, OrInput, Outcome};
-use kinora_data::DataConfig;
+use kinora_data::{Bucket, DataConfig};
 use kinora_generate::SampleConfig;
 use kinora_mesh::{Axis, Mesh, Plan};
 use kinora_models::bytes::BytesConfig;
@@ -64,6 +64,23 @@ impl RunConfig {
     pub(crate) fn video(&self) -> Outcome<MovieGenConfig> {
         self.model
             .resolve(self.text.as_ref(), self.autoencoder.as_ref())
+    }
+
+    /// Writes out the buckets of a grid, and the batches that a budget of tokens gives.
+    pub(crate) fn resolve(&mut self) -> Outcome {
+        let (video, autoencoder) = (self.video()?, self.autoencoder.clone());
+        let Some(data) = &mut self.data else {
+            return Ok(());
+        };
+        // Where sizes do not fit, the check that follows says so.
+        let tokens = |bucket: &Bucket| {
+            let size = [bucket.frames, bucket.height, bucket.width];
+            let latent = autoencoder
+                .as_ref()
+                .and_then(|section| section.latent(size));
+            video.grid(latent.unwrap_or(size)).iter().product()
+        };
+        data.resolve(tokens).or_input()
     }
 
     /// Checks everything that needs no look at the world.

@@ -26,6 +26,7 @@ pub(crate) fn read(path: &Path, set: &[String]) -> Outcome<RunConfig> {
     if config.mesh.cp == 1 && set.iter().any(|change| change.starts_with("mesh.cp")) {
         config.plan.attention = None;
     }
+    config.resolve()?;
     config.check()?;
     Ok(config)
 }

@@ -107,6 +107,15 @@ impl AutoencoderSection {
         *channels
     }
 
+    /// The latent of a clip of frames, height and width, if its sides divide.
+    pub(crate) fn latent(&self, size: [usize; 3]) -> Option<[usize; 3]> {
+        let (pca, _) = self.pca();
+        if pca.patch.contains(&0) {
+            return None;
+        }
+        pca.grid(size).ok()
+    }
+
     pub(crate) fn pca(&self) -> (PcaConfig, usize) {
         let Self::Pca {
             patch,

@@ -19,7 +19,7 @@ use kinora_models::autoencoder::{Autoencoder, Pca};
 use kinora_models::bytes::BytesConfig;
 use kinora_shard::Sharding;
 use kinora_track::Console;
-use kinora_train::{Hooks, Run, TrainConfig, checkpoints, resumable};
+use kinora_train::{DATA_FILE, Hooks, Run, TrainConfig, checkpoints, resumable};
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -158,7 +158,7 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
     own_folder(out)?;
     same_run(out, config)?;
     if let Some(shapes) = &config.shapes {
-        make_if_missing(shapes, &wanted.data.paths[0], console)?;
+        make_if_missing(shapes, Path::new(&wanted.data.paths[0]), console)?;
     }
     let catalog = Arc::new(Catalog::open(&wanted.data)?);
     // Here, where no rank waits: reading it all again takes as long as it takes.
@@ -172,6 +172,8 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
         toml::to_string(config).or_run()?.as_bytes(),
     )
     .or_run()?;
+    let identity = serde_json::to_vec_pretty(&catalog.identity()).or_run()?;
+    whole::write(&out.join(DATA_FILE), &identity).or_run()?;
     let device = host();
     let section = &wanted.autoencoder;
     let pca = autoencoder::read_or_fit(out, section, &catalog, &device, console)?;
