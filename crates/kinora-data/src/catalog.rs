@@ -3,19 +3,24 @@
 //! It holds one byte a sample, so that 100 million samples fit into memory beside a model.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kinora_media::probe;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use serde::Serialize;
 
 use crate::choose::{Refused, Size, choose};
+use crate::footer::{self, Part};
+use crate::record;
 use crate::shard::{self, Shard};
+use crate::store::Storage;
 use crate::{Bucket, Columns, DataConfig, DataError, SampleId, SetConfig};
 
 /// All samples of a data set or a mixture, each in its bucket. Holds no media.
 #[derive(Debug)]
 pub struct Catalog {
     pub(crate) config: DataConfig,
+    pub(crate) storage: Arc<Storage>,
     pub(crate) sets: Vec<SetConfig>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) groups: Vec<Group>,
@@ -100,6 +105,7 @@ impl Catalog {
         let sets = config.all_sets();
         let mut catalog = Self {
             config: config.clone(),
+            storage: Storage::new(config.store.clone()),
             sets: sets.clone(),
             shards: Vec::new(),
             groups: Vec::new(),
@@ -109,7 +115,7 @@ impl Catalog {
         let mut sizes = BTreeMap::new();
         for (number, set) in sets.iter().enumerate() {
             let columns = config.columns_of(set);
-            for shard in shard::find(&set.paths)? {
+            for shard in shard::find(&catalog.storage, &set.paths)? {
                 catalog.add(shard, number, columns, &mut sizes)?;
             }
         }
@@ -183,6 +189,11 @@ impl Catalog {
         (0..self.sets.len()).map(share).collect()
     }
 
+    /// What its shards are read through; counts what is read.
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+
     /// The samples that no bucket takes.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
@@ -223,8 +234,8 @@ impl Catalog {
         sizes: &mut Sizes,
     ) -> Result<(), DataError> {
         let timed = self.config.buckets.iter().any(Bucket::timed);
-        let footer = shard::footer(&shard.path, false)?;
-        let sized = shard::check(&shard.path, footer.schema(), columns, timed)?;
+        let footer = footer::footer(&shard, false)?;
+        let sized = record::check(&shard.location(), footer.schema(), columns, timed)?;
         let mut first_row = 0;
         for group in 0..footer.metadata().num_row_groups() {
             let meta = footer.metadata().row_group(group);
@@ -325,24 +336,19 @@ fn measure(
     let mut found = Vec::new();
     let Some(timed) = sized else {
         let media = [columns.media.as_str()];
-        shard::read(&shard.path, footer, group, &media, None, |batch| {
-            let media = shard::media(batch, &columns.media);
-            found.extend(
-                media
-                    .into_iter()
-                    .flatten()
-                    .map(|bytes| match bytes.map(probe) {
-                        None => Err("it has no media".to_owned()),
-                        Some(Err(error)) => Err(error.to_string()),
-                        Some(Ok(info)) => Ok(Size {
-                            frames: info.frames,
-                            height: info.height,
-                            width: info.width,
-                            fps: info.fps,
-                            seconds: info.duration,
-                        }),
-                    }),
-            );
+        footer::read(shard, footer, Part::all(group, &media), |batch| {
+            let media = record::media(batch, &columns.media);
+            found.extend(media.into_iter().map(|bytes| match bytes.map(probe) {
+                None => Err("it has no media".to_owned()),
+                Some(Err(error)) => Err(error.to_string()),
+                Some(Ok(info)) => Ok(Size {
+                    frames: info.frames,
+                    height: info.height,
+                    width: info.width,
+                    fps: info.fps,
+                    seconds: info.duration,
+                }),
+            }));
             Ok(())
         })?;
         return Ok(found);
@@ -354,9 +360,9 @@ fn measure(
     } else {
         sizes.to_vec()
     };
-    shard::read(&shard.path, footer, group, &names, None, |batch| {
-        let [frames, height, width] = sizes.map(|name| shard::sizes(batch, name));
-        let [fps, seconds] = times.map(|name| shard::numbers(batch, name));
+    footer::read(shard, footer, Part::all(group, &names), |batch| {
+        let [frames, height, width] = sizes.map(|name| record::sizes(batch, name));
+        let [fps, seconds] = times.map(|name| record::numbers(batch, name));
         found.extend((0..batch.num_rows()).map(|row| {
             let size = Size {
                 frames: frames[row],

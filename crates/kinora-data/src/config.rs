@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::DataError;
 use crate::grid::Grid;
 use crate::mixture::SMALLEST_SHARE;
+use crate::{DataError, StoreOptions};
 
 /// Where the data lies, and how batches are made of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,13 @@ pub struct DataConfig {
     /// sample on; up to four never stop it.
     #[serde(default = "default_max_bad")]
     pub max_bad: f64,
+    /// How object stores and servers are reached.
+    #[serde(default)]
+    pub store: StoreOptions,
+    /// Memory for rows that are read ahead, in MB. What a batch needs comes on top of it, once for
+    /// each worker. Does not change any batch.
+    #[serde(default = "default_memory_mb")]
+    pub memory_mb: usize,
     /// Threads that decode; 0 decodes in the calling thread. Does not change any batch.
     #[serde(default = "default_workers")]
     pub workers: usize,
@@ -226,6 +233,8 @@ impl DataConfig {
             crop: CropRule::default(),
             audio: false,
             max_bad: default_max_bad(),
+            store: StoreOptions::default(),
+            memory_mb: default_memory_mb(),
             workers: default_workers(),
             prefetch: default_prefetch(),
         }
@@ -289,6 +298,7 @@ impl DataConfig {
     pub fn validate(&self) -> Result<(), DataError> {
         let fail = |what: String, help: &str| Err(DataError::config(what, help));
         self.validate_sets()?;
+        self.store.validate()?;
         if self.buckets.is_empty() || self.buckets.len() > MAX_BUCKETS {
             return fail(
                 format!("data.buckets has {} entries", self.buckets.len()),
@@ -316,6 +326,12 @@ impl DataConfig {
                     "give a share from 0 to 1",
                 );
             }
+        }
+        if self.memory_mb == 0 || self.memory_mb > 1 << 24 {
+            return fail(
+                format!("data.memory_mb is {}", self.memory_mb),
+                "give at least 1 MB; windows of the order hold up to 128 MB each",
+            );
         }
         if self.workers > 256 || self.prefetch > 1024 {
             return fail(
@@ -475,6 +491,10 @@ const MAX_BUCKETS: usize = 200;
 
 fn default_max_bad() -> f64 {
     0.01
+}
+
+fn default_memory_mb() -> usize {
+    1024
 }
 
 fn default_workers() -> usize {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::SampleId;
+use crate::{SampleId, StoreError};
 
 /// An error of reading or writing a data set.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,33 @@ pub enum DataError {
         example: SampleId,
         /// Why it could not be decoded.
         reason: String,
+    },
+    /// A store, or an object in it, cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The manifest does not fit the shards.
+    #[error(
+        "{path} says that the shard {shard} has {bytes} bytes, but it {found}\n  help: copy the data set again, whole, or write its manifest anew"
+    )]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// The shard.
+        shard: String,
+        /// Its bytes by the manifest.
+        bytes: u64,
+        /// What there is.
+        found: String,
+    },
+    /// A shard is fine, but cannot be read by this program.
+    #[error("{path}: {what}, which is not supported\n  help: {help}")]
+    Unsupported {
+        /// The shard.
+        path: PathBuf,
+        /// What it holds.
+        what: String,
+        /// What to do.
+        help: String,
     },
     /// A file or folder cannot be read or written.
     #[error("{path}: {source}")]

@@ -8,12 +8,14 @@
 //! The samples of a step depend on the seed and the step alone: not on the number of ranks or
 //! threads, nor on where a run was stopped and resumed.
 //!
-//! It deliberately does no autoencoding, no tokenizing and no reading from object stores.
+//! It deliberately does no autoencoding and no tokenizing.
 
+mod ahead;
 mod catalog;
 mod choose;
 mod config;
 mod error;
+mod footer;
 mod grid;
 mod identity;
 mod loader;
@@ -21,9 +23,12 @@ mod manifest;
 mod mixture;
 mod order;
 mod produce;
+mod record;
 mod rows;
 mod schema;
 mod shard;
+mod source;
+mod store;
 mod summary;
 mod write;
 
@@ -40,6 +45,7 @@ pub use identity::Identity;
 pub use loader::{Batch, Loader, Part, Sample, Skip, Skipped};
 pub use manifest::{MANIFEST, Manifest, ShardEntry};
 pub use schema::{Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY};
+pub use store::{Object, Storage, Store, StoreError, StoreOptions, Traffic};
 pub use summary::{BucketSummary, CaptionSummary, Summary};
 pub use write::{Encoded, Media, Row, ShardOptions, ShardWriter};
 

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use kinora_media::Clip;
 
+use crate::ahead::read_ahead;
 use crate::order::Order;
 use crate::produce::{Produced, Producer};
+use crate::record::Wanted;
 use crate::rows::Rows;
-use crate::{Bucket, Catalog, DataError, SampleId};
+use crate::{Bucket, Catalog, DataError, SampleId, Traffic};
 
 /// Which of the data groups this is. Each takes its contiguous share of every batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +163,7 @@ impl Loader {
                 format!("set its batch to {} or more", part.of),
             ));
         }
-        let rows = Arc::new(Rows::new(catalog.clone(), part));
+        let rows = Arc::new(Rows::new(catalog.clone(), part, Wanted::MEDIA));
         let state = State {
             order: Order::at(catalog.clone(), first_step),
             next: first_step,
@@ -197,7 +199,23 @@ impl Loader {
                 })?;
             loader.workers.push(worker);
         }
+        if config.workers > 0 {
+            let (shared, order) = (loader.shared.clone(), Order::at(catalog, first_step));
+            let reader = thread::Builder::new()
+                .name("kinora-data-read".into())
+                .spawn(move || read_ahead(&rows, order, &|| shared.is_closed()))
+                .map_err(|source| DataError::Io {
+                    path: "the reading thread".into(),
+                    source,
+                })?;
+            loader.workers.push(reader);
+        }
         Ok(loader)
+    }
+
+    /// What was asked of the data's stores so far.
+    pub fn traffic(&self) -> Traffic {
+        self.catalog.storage.traffic()
     }
 
     /// The next step's share.
@@ -230,9 +248,14 @@ impl Loader {
     fn take(&mut self) -> Result<Produced, DataError> {
         if let Some(producer) = &mut self.inline {
             let draw = self.shared.lock().order.next();
-            return guarded(self.step, || producer.batch(&draw, &|| false));
+            return guarded(self.step, || {
+                producer.enter(&draw);
+                producer.batch(&draw, &|| false)
+            });
         }
-        let end = Instant::now() + DEADLINE;
+        // A read that takes all the time it has is to be reported by itself.
+        let patience = DEADLINE.max(self.catalog.config.store.deadline() * 2);
+        let end = Instant::now() + patience;
         let mut state = self.shared.lock();
         loop {
             if let Some(made) = state.ready.remove(&self.step) {
@@ -244,7 +267,7 @@ impl Loader {
             if left.is_zero() {
                 return Err(DataError::Stalled {
                     step: self.step,
-                    seconds: DEADLINE.as_secs(),
+                    seconds: patience.as_secs(),
                 });
             }
             let woken = self.shared.done.wait_timeout(state, left);
@@ -321,7 +344,11 @@ fn work(shared: &Shared, mut producer: Producer, ahead: u64) {
         }
         let step = state.next;
         state.next += 1;
-        let draw = guarded(step, || Ok(state.order.next()));
+        let draw = guarded(step, || {
+            let draw = state.order.next();
+            producer.enter(&draw);
+            Ok(draw)
+        });
         drop(state);
         let made =
             draw.and_then(|draw| guarded(step, || producer.batch(&draw, &|| shared.is_closed())));

@@ -6,7 +6,8 @@ use kinora_media::{Clip, Crop, Decoder, Info, Pick, Window, probe};
 use kinora_mesh::rng::{Stream, fnv1a};
 
 use crate::order::Draw;
-use crate::rows::{Record, Row, Rows};
+use crate::record::Record;
+use crate::rows::{Row, Rows};
 use crate::{Batch, Bucket, Catalog, CropRule, DataError, Part, Sample, SampleId, Skip, Start};
 
 /// Samples that are tried in one place of a batch before giving up.
@@ -38,6 +39,11 @@ impl Producer {
         }
     }
 
+    /// Notes that it is given a step, whose batch comes next. Steps are to be given in order.
+    pub(crate) fn enter(&self, draw: &Draw) {
+        self.rows.enter(draw);
+    }
+
     /// This part's share of a step, unless `stop` says that nobody wants it any more.
     pub(crate) fn batch(
         &mut self,
@@ -55,11 +61,15 @@ impl Producer {
             tried: 0,
             skips: Vec::new(),
         };
-        for position in self.part.share(bucket.batch) {
+        if stop() {
+            return Err(DataError::Ended { step: draw.step });
+        }
+        let rows = self.rows.batch(draw)?;
+        for (position, row) in self.part.share(bucket.batch).zip(rows) {
             if stop() {
                 return Err(DataError::Ended { step: draw.step });
             }
-            let sample = self.sample(draw, position, &mut made)?;
+            let sample = self.sample(draw, position, row, &mut made)?;
             made.batch.samples.push(sample);
         }
         Ok(made)
@@ -69,6 +79,7 @@ impl Producer {
         &mut self,
         draw: &Draw,
         position: usize,
+        row: Row,
         made: &mut Produced,
     ) -> Result<Sample, DataError> {
         let catalog = self.catalog.clone();
@@ -82,18 +93,20 @@ impl Producer {
             .at(draw.step)
             .at(position as u64);
         let before = made.skips.len();
+        let mut first = Some(row);
         for attempt in 0..ATTEMPTS {
-            let (place, row) = if attempt == 0 {
-                (pick.place, self.rows.of_window(&pick.window, pick.place))
-            } else {
-                let place = catalog.place(pool, others.below(attempt, samples));
-                (place, self.rows.single(place))
+            let (place, row) = match first.take() {
+                Some(row) => (pick.place, row),
+                None => {
+                    let place = catalog.place(pool, others.below(attempt, samples));
+                    (place, self.rows.single(place)?)
+                }
             };
             let id = catalog.id(place);
             made.tried += 1;
             match self.decode(row, bucket, pick.epoch, &id) {
                 Ok((record, clip)) => {
-                    let caption = record.caption.clone();
+                    let caption = record.caption;
                     let position = position as u64;
                     return Ok(Sample {
                         position,
@@ -132,7 +145,7 @@ impl Producer {
         bucket: Bucket,
         epoch: u64,
         id: &SampleId,
-    ) -> Result<(Arc<Record>, Clip), String> {
+    ) -> Result<(Record, Clip), String> {
         let record = row?;
         let info = probe(&record.media).map_err(|error| first_line(&error))?;
         let config = &self.catalog.config;

@@ -6,7 +6,8 @@ use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use serde::Serialize;
 
 use crate::catalog::LeftOut;
-use crate::{Bucket, Catalog, DataError, shard};
+use crate::footer::{self, Part};
+use crate::{Bucket, Catalog, DataError, record};
 
 /// What `kinora data inspect` shows.
 #[derive(Clone, Debug, Serialize)]
@@ -59,7 +60,7 @@ impl Catalog {
     /// # Errors
     /// If a shard cannot be read.
     pub fn summary(&self) -> Result<Summary, DataError> {
-        let footer = shard::footer(&self.shards[0].path, false)?;
+        let footer = footer::footer(&self.shards[0], false)?;
         let columns = footer
             .schema()
             .fields()
@@ -102,15 +103,15 @@ impl Catalog {
         let (mut total, mut count) = (0u64, 0u64);
         let mut open: Option<(usize, Arc<ArrowReaderMetadata>)> = None;
         for group in &self.groups {
-            let path = &self.shards[group.shard].path;
+            let shard = &self.shards[group.shard];
             let footer = match &open {
                 Some((shard, footer)) if *shard == group.shard => footer.clone(),
-                _ => Arc::new(shard::footer(path, false)?),
+                _ => Arc::new(footer::footer(shard, false)?),
             };
             open = Some((group.shard, footer.clone()));
-            shard::read(path, &footer, group.index, &[name], None, |batch| {
+            footer::read(shard, &footer, Part::all(group.index, &[name]), |batch| {
                 for row in 0..batch.num_rows() {
-                    let length = shard::caption(batch, name, row).chars().count();
+                    let length = record::caption(batch, name, row).chars().count();
                     summary.shortest = summary.shortest.min(length);
                     summary.longest = summary.longest.max(length);
                     summary.empty += u64::from(length == 0);
