@@ -10,24 +10,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use kinora_data::{MANIFEST, Media, Row, ShardWriter};
+use kinora_data::{MANIFEST, Media, Row, ShardWriter, StoreOptions};
 use serde::Serialize;
 
-use crate::journal::{Held, Journal, State};
+use crate::journal::{DROPPED, Held, Journal, REPORT, State, is_shard};
 use crate::read_ahead::ReadAhead;
 use crate::report::SourceReport;
 use crate::seen::Seen;
 use crate::source::{self, Item, Source};
 use crate::work::{Draft, Piece, Refusal, Stored, Worked, Worker};
-use crate::{IngestConfig, IngestError, Report, Rule};
+use crate::{IngestConfig, IngestError, MediaPlace, Report, Rule};
 
 /// How it is computed; changes no byte of the output.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Threads that work.
     pub jobs: usize,
     /// Megabytes of media that may be under way.
     pub memory_mb: usize,
+    /// How media at URLs are fetched.
+    pub store: StoreOptions,
 }
 
 impl Default for Options {
@@ -35,6 +37,7 @@ impl Default for Options {
         Self {
             jobs: thread::available_parallelism().map_or(1, usize::from),
             memory_mb: 1024,
+            store: StoreOptions::default(),
         }
     }
 }
@@ -65,10 +68,6 @@ pub struct Ingested {
     pub report: Report,
 }
 
-/// The list of what was left out, in the output folder.
-const DROPPED: &str = "dropped.jsonl";
-/// The report, in the output folder.
-const REPORT: &str = "report.json";
 /// Nothing takes longer than this; a film is decoded in minutes.
 const STALL: Duration = Duration::from_secs(1800);
 
@@ -88,7 +87,7 @@ pub fn ingest(
 ) -> Result<Ingested, IngestError> {
     config.validate()?;
     let opened = source::open(sources, config, out)?;
-    let held = Held::open(out)?;
+    let held = Held::open(out, config.media == MediaPlace::Uri)?;
     let prints = opened.iter().map(|source| source.print().clone()).collect();
     let listed = opened.iter().map(|source| SourceReport {
         path: source.print().path.clone(),
@@ -123,7 +122,8 @@ pub fn ingest(
     clean(out, &journal.state)?;
     let total = opened.iter().map(|source| source.print().items).sum();
     let real = out.canonicalize().map_err(IngestError::io(out))?;
-    let crew = Crew::start(opened, resumed_at, Worker::new(config.clone(), &real), options);
+    let worker = Worker::new(config.clone(), &real, options.store.clone());
+    let crew = Crew::start(opened, resumed_at, worker, &options);
     let mut output = Output::open(out, config, held, journal)?;
     let mut told = |state: &State| {
         progress(Progress {
@@ -171,10 +171,9 @@ fn clean(out: &Path, state: &State) -> Result<(), IngestError> {
         let entry = entry.map_err(IngestError::io(out))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let shard = name.trim_start_matches('.').starts_with("shard-");
         let done = state.shards.iter().any(|shard| shard.name == name);
-        let end = name.trim_start_matches('.').starts_with(MANIFEST) || name == REPORT;
-        if shard && !done || end {
+        let end = name == MANIFEST || name == REPORT || name.starts_with(".manifest.json.partial");
+        if is_shard(&name) && !done || end {
             fs::remove_file(entry.path()).map_err(IngestError::io(&entry.path()))?;
         }
     }
@@ -194,7 +193,7 @@ struct Done {
 }
 
 impl Crew {
-    fn start(sources: Vec<Box<dyn Source>>, from: u64, worker: Worker, options: Options) -> Self {
+    fn start(sources: Vec<Box<dyn Source>>, from: u64, worker: Worker, options: &Options) -> Self {
         let jobs = options.jobs.max(1);
         let ahead = Arc::new(ReadAhead::new(jobs * 8, (options.memory_mb.max(1) as u64) << 20));
         let (to_workers, items) = mpsc::channel();

@@ -88,9 +88,7 @@ impl Hold {
                 Ok(bytes)
             }
             Self::Bytes(bytes) => Ok(bytes),
-            Self::Remote(url) => Err(format!(
-                "{url} is not on this machine\n  help: download it first"
-            )),
+            Self::Remote(url) => Err(format!("{url} is not on this machine")),
             Self::Missing(reason) => Err(reason),
         }
     }

@@ -7,7 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use kinora_data::ShardEntry;
+use kinora_data::{MANIFEST, ShardEntry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,6 +17,22 @@ use crate::{IngestConfig, IngestError, Report};
 /// The hidden folder in the output.
 const FOLDER: &str = ".ingest";
 const STATE: &str = "state.json";
+
+/// The list of what was left out, in the output folder.
+pub(crate) const DROPPED: &str = "dropped.jsonl";
+/// The report, in the output folder.
+pub(crate) const REPORT: &str = "report.json";
+
+/// Whether a file of the output folder is written by an ingest.
+pub(crate) fn is_output(name: &str) -> bool {
+    name == MANIFEST || name == REPORT || name == DROPPED || is_shard(name)
+}
+
+/// Whether a file of the output folder is a shard, or an unfinished one.
+pub(crate) fn is_shard(name: &str) -> bool {
+    let whole = name.starts_with("shard-") && name.ends_with(".parquet");
+    whole || name.starts_with(".shard-") && name.contains(".parquet.partial")
+}
 
 /// What was asked for, and how far it is done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,24 +71,22 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Makes the folder and holds it.
+    /// Makes the folder and holds it. `shared` says that it may hold other files.
     ///
     /// # Errors
     /// If another process holds it, or it is in use for something else.
-    pub(crate) fn open(out: &Path) -> Result<Self, IngestError> {
+    pub(crate) fn open(out: &Path, shared: bool) -> Result<Self, IngestError> {
         let folder = out.join(FOLDER);
         if !folder.is_dir() && out.exists() {
-            let mut entries = fs::read_dir(out).map_err(IngestError::io(out))?;
-            if let Some(entry) = entries.next() {
+            for entry in fs::read_dir(out).map_err(IngestError::io(out))? {
                 let name = entry.map_err(IngestError::io(out))?.file_name();
-                return Err(IngestError::config(
-                    format!(
-                        "{} is in use: it holds {}, and no ingest",
-                        out.display(),
-                        name.to_string_lossy()
-                    ),
-                    "write to a new folder",
-                ));
+                let name = name.to_string_lossy();
+                if !shared || is_output(&name) {
+                    return Err(IngestError::config(
+                        format!("{} is in use: it holds {name}, and no ingest", out.display()),
+                        "write to a new folder",
+                    ));
+                }
             }
         }
         fs::create_dir_all(&folder).map_err(IngestError::io(&folder))?;

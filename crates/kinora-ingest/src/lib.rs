@@ -11,6 +11,7 @@
 
 mod analysis;
 mod check;
+mod interim;
 mod config;
 mod engine;
 mod error;
@@ -22,6 +23,7 @@ mod read_ahead;
 mod report;
 mod rule;
 mod seen;
+mod shards;
 mod sound;
 mod source;
 mod work;

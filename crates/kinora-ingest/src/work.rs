@@ -3,15 +3,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kinora_data::Caption;
-use kinora_media::{Info, Kind, audio_info, cut, probe};
+use kinora_data::{Caption, Storage, StoreOptions};
+use kinora_media::{Info, Kind, probe};
+use crate::interim::{audio_info, cut};
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::analysis::{self, Part};
 use crate::config::MB;
-use crate::source::{Item, words};
+use crate::hold::Hold;
+use crate::source::{Item, is_url, words};
 use crate::{IngestConfig, MediaPlace, Rule, sound};
 
 /// An item that was worked on.
@@ -78,13 +81,17 @@ pub(crate) struct Worker {
     config: IngestConfig,
     /// The output folder, without links.
     out: PathBuf,
+    /// Where media at URLs are fetched.
+    storage: Arc<Storage>,
 }
 
 impl Worker {
-    pub(crate) fn new(config: IngestConfig, out: &Path) -> Self {
+    pub(crate) fn new(config: IngestConfig, out: &Path, mut store: StoreOptions) -> Self {
+        store.media_mb = config.max_source_mb.ceil() as usize;
         Self {
             config,
             out: out.to_path_buf(),
+            storage: Storage::new(store),
         }
     }
 
@@ -119,7 +126,8 @@ impl Worker {
             words: found,
             audio,
         } = item;
-        let bytes = media.read().map_err(Refusal::broken)?;
+        let bytes = self.read(media)?;
+        worked.bytes = bytes.len() as u64;
         if bytes.is_empty() {
             return Err(Refusal::broken("it is empty"));
         }
@@ -135,7 +143,7 @@ impl Worker {
         }
         let parts = analysis::parts(&info, &footage, &config.scenes);
         let sound = match audio.filter(|_| config.audio) {
-            Some(audio) => Some(audio.read().map_err(Refusal::broken)?),
+            Some(audio) => Some(self.read(audio)?),
             None => None,
         };
         let whole = Whole {
@@ -157,6 +165,16 @@ impl Worker {
             made: self.draft(&whole, &mut bytes, part, several.then_some(index)),
         });
         Ok(pieces.collect())
+    }
+
+    fn read(&self, hold: Hold) -> Result<Vec<u8>, Refusal> {
+        match hold {
+            Hold::Remote(url) => {
+                let fetched = self.storage.open(".").and_then(|store| store.media(&url));
+                fetched.map(Vec::from).map_err(Refusal::broken)
+            }
+            hold => hold.read().map_err(Refusal::broken),
+        }
     }
 
     /// The captions of an allowed length.
@@ -241,7 +259,7 @@ impl Worker {
         let info = &whole.info;
         self.rules(info, part)?;
         let (media, start) = match (self.config.media, &whole.place) {
-            (MediaPlace::Uri, Some(place)) => (Stored::Uri(self.uri(place), whole.hash), part.start),
+            (MediaPlace::Uri, Some(place)) => (Stored::Uri(self.uri(place)?, whole.hash), part.start),
             (MediaPlace::Uri, None) => {
                 return Err(Refusal::broken("its media lie inside of another file, and media = \"uri\""));
             }
@@ -303,13 +321,19 @@ impl Worker {
         Ok((bytes, sound))
     }
 
-    /// A place as the data set's reader takes it: from the data set's folder if it lies inside.
-    fn uri(&self, place: &str) -> String {
-        let Ok(path) = Path::new(place).canonicalize() else {
-            return place.to_owned();
-        };
-        let path = path.strip_prefix(&self.out).unwrap_or(&path);
-        path.to_string_lossy().into_owned()
+    /// A place as the data set's reader takes it: a URL, or a path from the data set's folder.
+    fn uri(&self, place: &str) -> Result<String, Refusal> {
+        if is_url(place) {
+            return Ok(place.to_owned());
+        }
+        let path = Path::new(place).canonicalize().map_err(Refusal::broken)?;
+        let inside = path.strip_prefix(&self.out).map_err(|_| {
+            Refusal::broken(format!(
+                "{place} does not lie in {}, and media = \"uri\" names media by their path from there",
+                self.out.display()
+            ))
+        })?;
+        Ok(inside.to_string_lossy().into_owned())
     }
 }
 

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::member::{Role, role, split};
 use super::{Fingerprint, Item, Items, Source, Words};
 use crate::hold::Hold;
+use crate::journal;
 use crate::{IngestError, SourceKind};
 
 /// The media of a folder, ordered by path.
@@ -49,9 +50,13 @@ impl Folder {
     /// If the folder itself cannot be listed, or holds no media.
     pub(crate) fn open(root: &Path, out: &Path) -> Result<Self, IngestError> {
         fs::read_dir(root).map_err(IngestError::io(root))?;
+        // Media that are only referred to lie in the same folder as what refers to them.
+        let out = out.canonicalize().ok();
+        let own = out.is_some() && out == root.canonicalize().ok();
         let mut walk = Walk {
             root,
-            seen: out.canonicalize().into_iter().collect(),
+            own,
+            seen: out.filter(|_| !own).into_iter().collect(),
             entries: Vec::new(),
             hash: Xxh3::new(),
             bytes: 0,
@@ -137,6 +142,8 @@ impl Source for Folder {
 
 struct Walk<'a> {
     root: &'a Path,
+    /// Whether the output lies here too.
+    own: bool,
     /// Folders that were entered, by their real paths: links may lead in circles.
     seen: HashSet<PathBuf>,
     entries: Vec<Entry>,
@@ -179,6 +186,9 @@ impl Walk<'_> {
                 continue;
             }
             let path = inside.join(&name);
+            if self.own && journal::is_output(&path.to_string_lossy()) {
+                continue;
+            }
             match fs::metadata(self.root.join(&path)) {
                 Ok(meta) if meta.is_dir() => self.folder(&path),
                 Ok(meta) if meta.is_file() => {

@@ -21,6 +21,8 @@ use crate::hold::Hold;
 use crate::{IngestError, MediaPlace};
 
 pub(crate) use captions::words;
+pub(crate) use member::is_url;
+pub(crate) use parquet::{bytes, value};
 
 /// An ordered list of items. The same files give the same list.
 pub(crate) trait Source: Send + Sync {
@@ -157,6 +159,20 @@ pub(crate) fn open(
             None => recognise::kind(path)?,
         };
         let inside = matches!(kind, SourceKind::Tar | SourceKind::Parquet);
+        let outside = |path: &Path| match (path.canonicalize(), out.canonicalize()) {
+            (Ok(path), Ok(out)) => !path.starts_with(out),
+            _ => true,
+        };
+        if config.media == MediaPlace::Uri && kind == SourceKind::Folder && outside(path) {
+            return Err(IngestError::config(
+                format!(
+                    "media = \"uri\" names media by their path from the data set's folder, and {} does not lie in {}",
+                    path.display(),
+                    out.display()
+                ),
+                format!("write the data set into the folder of the media: --out {}", path.display()),
+            ));
+        }
         if inside && config.media == MediaPlace::Uri {
             return Err(IngestError::config(
                 format!(

@@ -354,7 +354,8 @@ impl Rows<'_> {
     }
 }
 
-fn bytes(column: &ArrayRef, index: usize) -> Option<Vec<u8>> {
+/// A value of bytes, in any of their types.
+pub(crate) fn bytes(column: &ArrayRef, index: usize) -> Option<Vec<u8>> {
     match column.data_type() {
         DataType::Binary => Some(column.as_binary::<i32>().value(index).to_vec()),
         DataType::LargeBinary => Some(column.as_binary::<i64>().value(index).to_vec()),
@@ -364,7 +365,7 @@ fn bytes(column: &ArrayRef, index: usize) -> Option<Vec<u8>> {
 }
 
 /// A value as JSON; none if it is null, bytes, or of a type that no caption and no note has.
-fn value(column: &ArrayRef, index: usize) -> Option<Value> {
+pub(crate) fn value(column: &ArrayRef, index: usize) -> Option<Value> {
     if column.is_null(index) {
         return None;
     }
