@@ -14,7 +14,8 @@ use crate::footer::{self, Part};
 use crate::record;
 use crate::shard::{self, Shard};
 use crate::store::Storage;
-use crate::{Bucket, Columns, DataConfig, DataError, SampleId, SetConfig};
+use crate::schema::{LATENTS_KEY, TEXT_KEY};
+use crate::{Bucket, Columns, Encoders, DataConfig, DataError, SampleId, SetConfig};
 
 /// All samples of a data set or a mixture, each in its bucket. Holds no media.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Catalog {
     /// The samples of each data set in each bucket; see [`Catalog::pool`].
     pub(crate) pools: Vec<Members>,
     pub(crate) left_out: LeftOut,
+    pub(crate) encoders: Encoders,
 }
 
 /// A row group.
@@ -111,6 +113,7 @@ impl Catalog {
             groups: Vec::new(),
             pools: Vec::new(),
             left_out: LeftOut::default(),
+            encoders: Encoders::default(),
         };
         let mut sizes = BTreeMap::new();
         for (number, set) in sets.iter().enumerate() {
@@ -145,6 +148,11 @@ impl Catalog {
     /// The configuration it was opened with.
     pub fn config(&self) -> &DataConfig {
         &self.config
+    }
+
+    /// The encoders that made the latents and embeddings which the configuration asks for.
+    pub fn encoders(&self) -> &Encoders {
+        &self.encoders
     }
 
     /// The samples of each bucket, in the order of the configuration.
@@ -210,7 +218,11 @@ impl Catalog {
 
     /// The places of a pool's samples in a row group, in order.
     pub(crate) fn places(&self, pool: usize, group: u32) -> impl Iterator<Item = Place> {
-        let bucket = self.bucket_of(pool);
+        self.assigned(self.bucket_of(pool), group)
+    }
+
+    /// The places of a bucket's samples in a row group, in order.
+    pub(crate) fn assigned(&self, bucket: usize, group: u32) -> impl Iterator<Item = Place> {
         let rows = (0u32..).zip(&self.groups[group as usize].assigned);
         rows.filter(move |&(_, &at)| usize::from(at) == bucket)
             .map(move |(row, _)| Place { group, row })
@@ -235,17 +247,25 @@ impl Catalog {
     ) -> Result<(), DataError> {
         let timed = self.config.buckets.iter().any(Bucket::timed);
         let footer = footer::footer(&shard, false)?;
-        let sized = record::check(&shard.location(), footer.schema(), columns, timed)?;
+        let sized = if self.config.latents {
+            // What they are latents of is in their shard's columns; there need be no media.
+            Some(timed)
+        } else {
+            let sized = record::check(&shard.location(), footer.schema(), columns, timed)?;
+            sized.then_some(timed)
+        };
+        self.same_encoders(&shard, &footer)?;
+        let large = if self.config.latents { "latents" } else { columns.media.as_str() };
         let mut first_row = 0;
         for group in 0..footer.metadata().num_row_groups() {
             let meta = footer.metadata().row_group(group);
             let bytes = meta
                 .columns()
                 .iter()
-                .filter(|column| column.column_path().parts().first() == Some(&columns.media))
+                .filter(|column| column.column_path().parts().first().is_some_and(|name| name == large))
                 .map(|column| column.compressed_size().max(0) as u64)
                 .sum();
-            let found = measure(&shard, &footer, group, columns, sized.then_some(timed))?;
+            let found = measure(&shard, &footer, group, columns, sized)?;
             let rows = found.len() as u64;
             let mut assigned = Vec::with_capacity(found.len());
             for (row, size) in (first_row..).zip(found) {
@@ -262,6 +282,45 @@ impl Catalog {
             first_row += rows;
         }
         self.shards.push(shard);
+        Ok(())
+    }
+
+    /// Notes which encoders made the columns that are to be read: the same ones in all shards.
+    fn same_encoders(
+        &mut self,
+        shard: &Shard,
+        footer: &ArrowReaderMetadata,
+    ) -> Result<(), DataError> {
+        let metadata = footer.metadata().file_metadata().key_value_metadata();
+        let value = |key: &str| {
+            let entry = metadata?.iter().find(|entry| entry.key == key)?;
+            entry.value.clone()
+        };
+        let asked = [
+            ("latents", self.config.latents, LATENTS_KEY),
+            ("embeddings", self.config.embeddings, TEXT_KEY),
+        ];
+        let known = [&mut self.encoders.latents, &mut self.encoders.text];
+        for ((name, _, key), known) in asked.into_iter().zip(known).filter(|((_, on, _), _)| *on) {
+            let Some(found) = value(key) else {
+                return Err(DataError::config(
+                    format!("{} holds no {name}", shard.location().display()),
+                    format!("write them with kinora data encode, or remove data.{name}"),
+                ));
+            };
+            match known {
+                Some(known) if *known != found => {
+                    return Err(DataError::config(
+                        format!(
+                            "the {name} of {} were made by the encoder {found}, those of other shards by {known}",
+                            shard.location().display()
+                        ),
+                        "encode all data sets with the same one",
+                    ));
+                }
+                _ => *known = Some(found),
+            }
+        }
         Ok(())
     }
 

@@ -47,6 +47,12 @@ pub struct DataConfig {
     /// Which part of a picture of another aspect ratio is taken.
     #[serde(default)]
     pub crop: CropRule,
+    /// Whether latents are read, as `kinora data encode` has written them, in place of media.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub latents: bool,
+    /// Whether text embeddings are read too, as `kinora data encode` has written them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub embeddings: bool,
     /// Whether the sound of each sample is read too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub audio: bool,
@@ -231,6 +237,8 @@ impl DataConfig {
             seed: 0,
             start: Start::default(),
             crop: CropRule::default(),
+            latents: false,
+            embeddings: false,
             audio: false,
             max_bad: default_max_bad(),
             store: StoreOptions::default(),

@@ -25,6 +25,7 @@ mod order;
 mod produce;
 mod record;
 mod rows;
+mod scan;
 mod schema;
 mod shard;
 mod source;
@@ -42,12 +43,14 @@ pub use config::{Bucket, Columns, CropRule, DataConfig, SetConfig, Start};
 pub use error::DataError;
 pub use grid::{Duration, Grid};
 pub use identity::Identity;
-pub use loader::{Batch, Loader, Part, Sample, Skip, Skipped};
+pub use loader::{Batch, Content, Loader, Part, Sample, Skip, Skipped};
 pub use manifest::{MANIFEST, Manifest, ShardEntry};
+pub use record::Encoded;
+pub use scan::{Piece, Scan, Scanned};
 pub use schema::{Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY};
 pub use store::{Object, Storage, Store, StoreError, StoreOptions, Traffic};
 pub use summary::{BucketSummary, CaptionSummary, Summary};
-pub use write::{Encoded, Media, Row, ShardOptions, ShardWriter};
+pub use write::{Media, Row, ShardOptions, ShardWriter};
 
 /// What a sample shows, in words, and how often these words are taken beside its other captions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

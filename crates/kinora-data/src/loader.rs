@@ -17,7 +17,7 @@ use kinora_media::Clip;
 use crate::ahead::read_ahead;
 use crate::order::Order;
 use crate::produce::{Produced, Producer};
-use crate::record::Wanted;
+use crate::record::{Encoded, Wanted};
 use crate::rows::Rows;
 use crate::{Bucket, Catalog, DataError, SampleId, Traffic};
 
@@ -62,8 +62,32 @@ pub struct Sample {
     pub epoch: u64,
     /// The caption.
     pub caption: String,
+    /// What it shows.
+    pub content: Content,
+    /// Its text embedding, if `data.embeddings` asks for it.
+    pub embedding: Option<Encoded>,
+}
+
+impl Sample {
+    /// The pixels.
+    ///
+    /// # Panics
+    /// If `data.latents` asked for latents instead.
+    pub fn clip(&self) -> &Clip {
+        match &self.content {
+            Content::Clip(clip) => clip,
+            Content::Latents(_) => panic!("{} was read as latents", self.id),
+        }
+    }
+}
+
+/// What a sample shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
     /// The pixels, of the bucket's frames, height and width.
-    pub clip: Clip,
+    Clip(Clip),
+    /// The latents of those, `[C, T, H, W]`, read from the shard.
+    Latents(Encoded),
 }
 
 /// A sample that could not be decoded.
@@ -163,7 +187,7 @@ impl Loader {
                 format!("set its batch to {} or more", part.of),
             ));
         }
-        let rows = Arc::new(Rows::new(catalog.clone(), part, Wanted::MEDIA));
+        let rows = Arc::new(Rows::new(catalog.clone(), part, Wanted::of(config)));
         let state = State {
             order: Order::at(catalog.clone(), first_step),
             next: first_step,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use kinora_media::{Clip, Crop, Decoder, Info, Pick, Window, probe};
+use kinora_media::{Crop, Decoder, Info, Pick, Window, probe};
 use kinora_mesh::rng::{Stream, fnv1a};
 
 use crate::order::Draw;
 use crate::record::Record;
 use crate::rows::{Row, Rows};
-use crate::{Batch, Bucket, Catalog, CropRule, DataError, Part, Sample, SampleId, Skip, Start};
+use crate::{Batch, Bucket, Catalog, Content, CropRule, DataError, Part, Sample, SampleId, Skip, Start};
 
 /// Samples that are tried in one place of a batch before giving up.
 const ATTEMPTS: u64 = 32;
@@ -104,16 +104,22 @@ impl Producer {
             };
             let id = catalog.id(place);
             made.tried += 1;
-            match self.decode(row, bucket, pick.epoch, &id) {
-                Ok((record, clip)) => {
-                    let caption = record.caption;
-                    let position = position as u64;
+            let found = row.and_then(|record| {
+                let content = self.content(&record, bucket, pick.epoch, &id)?;
+                Ok((record, content))
+            });
+            match found {
+                Ok((record, content)) => {
+                    let words = Stream::new(config.seed, "data/caption")
+                        .at(draw.step)
+                        .at(position as u64);
                     return Ok(Sample {
-                        position,
+                        position: position as u64,
                         id,
                         epoch: pick.epoch,
-                        caption,
-                        clip,
+                        caption: caption(&record, words.uniform(0)),
+                        content,
+                        embedding: record.text,
                     });
                 }
                 Err(reason) => made.skips.push(Skip {
@@ -139,23 +145,33 @@ impl Producer {
         })
     }
 
-    fn decode(
+    /// What a row shows in a bucket, or why it shows nothing.
+    pub(crate) fn content(
         &mut self,
-        row: Row,
+        record: &Record,
         bucket: Bucket,
         epoch: u64,
         id: &SampleId,
-    ) -> Result<(Record, Clip), String> {
-        let record = row?;
-        let info = probe(&record.media).map_err(|error| first_line(&error))?;
+    ) -> Result<Content, String> {
         let config = &self.catalog.config;
+        if config.embeddings && record.text.is_none() {
+            return Err("it has no text embedding".into());
+        }
+        if config.latents {
+            let latents = record.latents.clone().ok_or("it has no latents")?;
+            if latents.shape.len() != 4 {
+                return Err(format!("its latents have the shape {:?}", latents.shape));
+            }
+            return Ok(Content::Latents(latents));
+        }
+        let info = probe(&record.media).map_err(|error| first_line(&error))?;
         let stream = Stream::new(config.seed, "data/start")
             .at(epoch)
             .at(fnv1a(id.shard.as_bytes()))
             .at(id.row);
         let window = Window {
             frames: bucket.frames,
-            pick: pick(bucket, &info, config.start, stream)?,
+            pick: pick(bucket, &Span::of(record, &info), config.start, stream)?,
             size: Some([bucket.height, bucket.width]),
             crop: match config.crop {
                 CropRule::Centre => Crop::default(),
@@ -166,45 +182,99 @@ impl Producer {
                 },
             },
         };
-        let clip = self
-            .decoder
-            .window(&record.media, window)
-            .map_err(|error| first_line(&error))?;
-        Ok((record, clip))
+        let clip = self.decoder.window(&record.media, window);
+        clip.map(Content::Clip).map_err(|error| first_line(&error))
+    }
+}
+
+/// One of a row's captions, by their weights; `draw` is from 0 to 1.
+fn caption(record: &Record, draw: f64) -> String {
+    let weight = |(_, weight): &(String, f32)| f64::from(weight.max(0.0));
+    let total: f64 = record.captions.iter().map(weight).sum();
+    let mut left = draw * total;
+    for caption in &record.captions {
+        left -= weight(caption);
+        if left < 0.0 {
+            return caption.0.clone();
+        }
+    }
+    record.caption.clone()
+}
+
+/// The part of a media file that is the sample.
+struct Span {
+    /// Frames of the whole file if that is the sample, else none.
+    frames: Option<usize>,
+    image: bool,
+    fps: f64,
+    /// Seconds into the file.
+    start: f64,
+    seconds: f64,
+}
+
+impl Span {
+    fn of(record: &Record, info: &Info) -> Self {
+        let rest = info.duration - record.start;
+        let given = record.duration > 0.0;
+        let seconds = if given { record.duration.min(rest) } else { rest };
+        // Packets are cut at frames where decoding can begin, so a file may hold more than the sample.
+        let frame = 1.0 / info.fps.max(1e-3);
+        let whole = record.start < frame / 2.0 && rest - seconds < frame / 2.0;
+        Self {
+            frames: whole.then_some(info.frames),
+            image: info.frames == 1,
+            fps: info.fps,
+            start: record.start,
+            seconds,
+        }
     }
 }
 
 /// Which frames of a clip a bucket takes.
-fn pick(bucket: Bucket, info: &Info, start: Start, stream: Stream) -> Result<Pick, String> {
-    if bucket.is_image() != (info.frames == 1) || (!bucket.timed() && bucket.frames > info.frames) {
+fn pick(bucket: Bucket, span: &Span, start: Start, stream: Stream) -> Result<Pick, String> {
+    let frames = match span.frames {
+        Some(frames) => frames,
+        None => (span.seconds * span.fps).round() as usize,
+    };
+    if bucket.is_image() != span.image || (!bucket.timed() && bucket.frames > frames) {
         return Err(format!(
-            "it has {} frames, though its columns put it among {bucket}",
-            info.frames
+            "it has {frames} frames, though its columns put it among {bucket}"
         ));
     }
     if !bucket.timed() {
-        let spare = info.frames - bucket.frames;
-        return Ok(Pick::Frame(match start {
+        let spare = frames - bucket.frames;
+        let first = match start {
             Start::Random => stream.below(0, spare as u64 + 1) as usize,
             Start::Centre => spare / 2,
             Start::First => 0,
-        }));
+        };
+        return Ok(match span.frames {
+            Some(_) => Pick::Frame(first),
+            // A part of a file is found by its time.
+            None => Pick::Time {
+                start: span.start + first as f64 / span.fps,
+                fps: span.fps,
+            },
+        });
     }
-    let fps = bucket.fps.unwrap_or(bucket.frames as f64 / info.duration);
-    let spare = info.duration - bucket.frames as f64 / fps;
-    if spare < -1.0 / fps {
+    let fps = bucket.fps.unwrap_or(bucket.frames as f64 / span.seconds);
+    let spare = span.seconds - bucket.frames as f64 / fps;
+    if spare < -0.02 * span.seconds {
         return Err(format!(
             "it lasts {:.3} s, though its columns put it among {bucket}",
-            info.duration
+            span.seconds
         ));
     }
     let spare = spare.max(0.0);
-    let start = match start {
+    let first = match start {
         Start::Random => spare * stream.uniform(0),
         Start::Centre => spare / 2.0,
         Start::First => 0.0,
     };
-    Ok(Pick::Time { start, fps })
+    Ok(Pick::Time {
+        start: span.start + first,
+        fps,
+    })
 }
 
 fn first_line(error: &kinora_media::MediaError) -> String {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::DataError;
-use crate::config::Columns;
+use crate::config::{Columns, DataConfig};
 use crate::store::Meter;
 
 /// The names of columns that only Kinora's own shards have, so that they need no other.
@@ -44,13 +44,15 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Media, and nothing else that is large.
-    pub(crate) const MEDIA: Self = Self {
-        media: true,
-        audio: false,
-        latents: false,
-        text: false,
-    };
+    /// What a configuration asks for.
+    pub(crate) fn of(config: &DataConfig) -> Self {
+        Self {
+            media: !config.latents,
+            audio: config.audio,
+            latents: config.latents,
+            text: config.embeddings,
+        }
+    }
 }
 
 /// A row of a shard. What is large shares the buffer that it was read into.
@@ -76,11 +78,40 @@ pub(crate) struct Record {
     pub(crate) text: Option<Encoded>,
 }
 
-/// Numbers in bfloat16, little endian.
+/// A tensor that a shard holds: bfloat16, the least significant byte first, the last dimension
+/// fastest.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Encoded {
-    pub(crate) bytes: Bytes,
-    pub(crate) shape: Vec<usize>,
+pub struct Encoded {
+    /// The numbers.
+    pub bytes: Bytes,
+    /// The length of each dimension.
+    pub shape: Vec<usize>,
+}
+
+impl Encoded {
+    /// The numbers.
+    pub fn values(&self) -> Vec<f32> {
+        let wide = |pair: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16);
+        self.bytes.chunks_exact(2).map(wide).collect()
+    }
+
+    /// Numbers rounded to bfloat16, to the nearest, ties to even.
+    pub fn round(values: &[f32], shape: &[usize]) -> Self {
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "numbers of shape {shape:?}");
+        let narrow = |value: &f32| {
+            let bits = value.to_bits();
+            let rounded = if value.is_nan() {
+                bits | 0x0040_0000
+            } else {
+                bits.wrapping_add(0x7FFF + ((bits >> 16) & 1))
+            };
+            ((rounded >> 16) as u16).to_le_bytes()
+        };
+        Self {
+            bytes: values.iter().flat_map(narrow).collect(),
+            shape: shape.to_vec(),
+        }
+    }
 }
 
 /// A row as it lies in the shard: its media may lie elsewhere.

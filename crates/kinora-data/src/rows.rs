@@ -171,6 +171,20 @@ impl Rows {
         Ok(rows.swap_remove(0))
     }
 
+    /// Rows of a group, ascending, read together.
+    ///
+    /// # Errors
+    /// If a store fails.
+    pub(crate) fn several(&self, group: u32, places: &[Place]) -> Result<Vec<Row>, DataError> {
+        let rows: Vec<u32> = places.iter().map(|place| place.row).collect();
+        let mut read = self.read(group, &rows)?;
+        let take = |row: &u32| {
+            let stored = read.remove(row);
+            (group, stored.unwrap_or_else(|| Err("it was not read".into())))
+        };
+        self.complete(rows.iter().map(take).collect())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         lock(&self.held)
     }

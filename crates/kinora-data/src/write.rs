@@ -24,6 +24,7 @@ use crate::schema::{
     BLOBS, Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY, caption_fields, caption_item,
     schema, shape_item,
 };
+use crate::record::Encoded;
 use crate::{Caption, DataError};
 
 /// How shards are cut.
@@ -82,9 +83,9 @@ pub struct Row<'a> {
     /// Samples a second and channels of `audio`, or else of the track inside the media.
     pub sound: Option<(u32, u16)>,
     /// Latents, `[C, T, H, W]`; written if [`Encoders::latents`] is set.
-    pub latents: Option<Encoded<'a>>,
+    pub latents: Option<&'a Encoded>,
     /// A text embedding, `[tokens, width]`; written if [`Encoders::text`] is set.
-    pub text: Option<Encoded<'a>>,
+    pub text: Option<&'a Encoded>,
     /// Anything else, e.g. JSON.
     pub meta: Option<&'a str>,
 }
@@ -132,15 +133,6 @@ pub enum Media<'a> {
     },
     /// None: the row holds latents only.
     None,
-}
-
-/// A tensor of a row.
-#[derive(Clone, Copy, Debug)]
-pub struct Encoded<'a> {
-    /// bfloat16 numbers, the least significant byte first, the last dimension fastest.
-    pub bytes: &'a [u8],
-    /// The length of each dimension.
-    pub shape: &'a [usize],
 }
 
 /// Writes samples into shards of the columns that `datasets/README.md` lists, and their manifest.

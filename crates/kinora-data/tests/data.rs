@@ -210,10 +210,10 @@ fn captions_and_pixels_belong_together() {
                 wanted
                     .rgb
                     .iter()
-                    .zip(&sample.clip.rgb)
+                    .zip(sample.clip().rgb)
                     .all(|(a, b)| a.abs_diff(*b) <= 4)
             );
-            assert_eq!((sample.clip.frames, sample.clip.fps), (4, 8.0));
+            assert_eq!((sample.clip().frames, sample.clip().fps), (4, 8.0));
         }
     }
 }
@@ -225,7 +225,7 @@ fn a_long_clip_gives_another_window_in_each_epoch() {
     let mut starts: HashMap<String, Vec<u8>> = HashMap::new();
     for batch in batches(&config, Part::WHOLE, 0, 12) {
         for sample in batch.samples {
-            let blue: Vec<u8> = (0..4).map(|t| sample.clip.frame(t)[2]).collect();
+            let blue: Vec<u8> = (0..4).map(|t| sample.clip().frame(t)[2]).collect();
             // Frames of a window follow each other.
             assert!(
                 blue.windows(2)
@@ -488,6 +488,10 @@ fn what_is_wrong_with_files_is_said() {
     let whole = fs::read(&path).unwrap();
     let open = |config: &DataConfig| Catalog::open(config).map(|_| ()).unwrap_err();
 
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let error = open(&config);
+    assert!(matches!(error, DataError::Manifest { .. }), "{error}");
+    fs::remove_file(set.folder.path().join("manifest.json")).unwrap();
     for length in [0, 3, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = open(&config);
@@ -502,7 +506,7 @@ fn what_is_wrong_with_files_is_said() {
     assert!(
         error
             .to_string()
-            .contains("no column \"text\"; it has key, media, uri, kind, caption"),
+            .contains("no column \"text\"; it has key, media, uri"),
         "{error}"
     );
     wrong.columns.caption = "fps".into();

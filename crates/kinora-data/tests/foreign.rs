@@ -60,9 +60,9 @@ fn captions(config: &DataConfig) -> Vec<String> {
     let mut captions = Vec::new();
     for _ in 0..20 {
         for sample in loader.next().unwrap().samples {
-            assert_eq!([sample.clip.height, sample.clip.width], [12, 16]);
+            assert_eq!([sample.clip().height, sample.clip().width], [12, 16]);
             let number: u8 = sample.caption.parse().unwrap();
-            assert!(sample.clip.frame(0)[0].abs_diff(number * 20) <= 4);
+            assert!(sample.clip().frame(0)[0].abs_diff(number * 20) <= 4);
             captions.push(sample.caption);
         }
     }

@@ -35,7 +35,7 @@ pub fn fit_pca(
         let clips: Vec<&Clip> = batch
             .samples
             .iter()
-            .map(|sample| &sample.clip)
+            .map(|sample| sample.clip())
             .take(samples - seen)
             .collect();
         fit.add(videos(&clips, device))?;

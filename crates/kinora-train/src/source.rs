@@ -224,7 +224,7 @@ fn encode(
     autoencoder: &dyn Autoencoder,
     device: &Device,
 ) -> LatentBatch {
-    let clips: Vec<&Clip> = batch.samples.iter().map(|sample| &sample.clip).collect();
+    let clips: Vec<&Clip> = batch.samples.iter().map(|sample| sample.clip()).collect();
     LatentBatch {
         step: batch.step,
         global: batch.bucket.batch,
