@@ -1,7 +1,6 @@
 //! The parts of a clip: its scenes, without what is skipped, and split where they are too long.
 
-use kinora_media::Info;
-use crate::interim::{Analysis, Footage, Scene};
+use kinora_media::{Analysis, Footage, Info, Scene};
 
 use crate::IngestConfig;
 use crate::config::Scenes;
@@ -28,7 +27,7 @@ pub(crate) fn analyse(bytes: &[u8], config: &IngestConfig) -> Result<Footage, St
     if let Some(threshold) = config.scenes.threshold {
         analysis.threshold = threshold;
     }
-    crate::interim::analyse(bytes, &analysis).map_err(|error| error.to_string())
+    kinora_media::analyse(bytes, &analysis).map_err(|error| error.to_string())
 }
 
 /// The parts of a clip; an image is one.

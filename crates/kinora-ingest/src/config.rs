@@ -118,7 +118,7 @@ pub struct ColumnNames {
 pub struct Scenes {
     /// Whether clips are cut where the scene changes; otherwise each stays whole.
     pub cut: bool,
-    /// How large a change is a cut; left out, the usual.
+    /// How much of the picture must change for a cut, beyond what moved, 0 to 1; 0.04 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// Shorter scenes are left out.
@@ -333,9 +333,9 @@ impl IngestConfig {
             ),
             (
                 "scenes.threshold",
-                scenes.threshold.is_none_or(positive),
+                scenes.threshold.is_none_or(|value| value > 0.0 && value < 1.0),
                 format!("{:?}", scenes.threshold),
-                "a positive number, or leave it out",
+                "a share between 0 and 1, or leave it out",
             ),
             (
                 "filters.max_side",
@@ -377,7 +377,7 @@ impl IngestConfig {
                 "duplicates.near",
                 self.duplicates.near.is_none_or(|bits| bits <= 16),
                 format!("{:?}", self.duplicates.near),
-                "0 to 16 of 64 bits; pictures that have nothing in common differ in about 32",
+                "0 to 16 of 64 bits; copies that were resized or coded anew differ in up to 8",
             ),
             (
                 "captions.max_length",

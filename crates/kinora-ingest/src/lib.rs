@@ -11,7 +11,6 @@
 
 mod analysis;
 mod check;
-mod interim;
 mod config;
 mod engine;
 mod error;

@@ -1,6 +1,6 @@
 //! Sound that belongs to a part of a clip.
 
-use crate::interim::{Pcm, audio};
+use kinora_media::{Pcm, audio};
 
 /// The part of a sound file from `start` on, as a WAV file of 16 bits; none if it ends before.
 pub(crate) fn part(bytes: &[u8], start: f64, seconds: f64) -> Result<Option<Vec<u8>>, String> {

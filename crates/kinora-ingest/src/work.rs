@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kinora_data::{Caption, Storage, StoreOptions};
-use kinora_media::{Info, Kind, probe};
-use crate::interim::{audio_info, cut};
+use kinora_media::{Info, Kind, audio_info, cut, probe};
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -133,7 +132,10 @@ impl Worker {
         }
         let (captions, meta) = words(found, &config.columns).map_err(Refusal::broken)?;
         let captions = self.captions(captions)?;
-        let info = probe(&bytes).map_err(Refusal::broken)?;
+        let mut info = probe(&bytes).map_err(Refusal::broken)?;
+        if config.audio && info.frames > 1 && info.audio.is_none() {
+            info.audio = audio_info(&bytes).map_err(|error| Refusal::broken(format!("its sound: {error}")))?;
+        }
         worked.hash = Some(xxh3_64(&bytes));
         self.shape(&info)?;
         let footage = analysis::analyse(&bytes, config).map_err(Refusal::broken)?;

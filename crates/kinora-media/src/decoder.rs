@@ -1,5 +1,6 @@
 //! Decoding: from the bytes of a file to the frames of a window.
 
+use crate::animation::Animation;
 use crate::clip::Fitter;
 use crate::h264_openh264;
 use crate::h264_video::Video;
@@ -74,6 +75,11 @@ impl Decoder {
                 }
                 Ok(sink.finish(fps))
             }
+            Source::Animation(animation) => {
+                let mut sink = Sink::new(&wanted, &window, source.size(), &mut self.fitter)?;
+                animation.run(bytes, &mut sink)?;
+                Ok(sink.finish(fps))
+            }
             Source::Still { kind, .. } => {
                 let mut sink = Sink::new(&wanted, &window, source.size(), &mut self.fitter)?;
                 let clip = still::decode(bytes, *kind)?;
@@ -92,6 +98,8 @@ impl Decoder {
 pub(crate) enum Source {
     /// H.264 in MP4.
     Track(Box<Video>),
+    /// A moving GIF or WebP.
+    Animation(Animation),
     /// An image.
     Still {
         kind: Kind,
@@ -103,6 +111,9 @@ pub(crate) enum Source {
 
 impl Source {
     pub(crate) fn open(bytes: &[u8], kind: Kind) -> Result<Self, MediaError> {
+        if let Some(animation) = Animation::open(bytes, kind)? {
+            return Ok(Self::Animation(animation));
+        }
         Ok(match kind {
             Kind::Mp4 => Self::Track(Box::new(Video::open(bytes)?)),
             _ => Self::Still {
@@ -117,6 +128,7 @@ impl Source {
     pub(crate) fn size(&self) -> [usize; 2] {
         match self {
             Self::Track(video) => video.upright(),
+            Self::Animation(animation) => animation.size,
             Self::Still { size, .. } => *size,
         }
     }
@@ -124,6 +136,7 @@ impl Source {
     pub(crate) fn timeline(&self) -> &Timeline {
         match self {
             Self::Track(video) => &video.timeline,
+            Self::Animation(animation) => &animation.timeline,
             Self::Still { timeline, .. } => timeline,
         }
     }

@@ -100,16 +100,28 @@ pub(crate) fn sniff(bytes: &[u8]) -> Result<Kind, MediaError> {
     ) {
         return Ok(Kind::Mp4);
     }
+    if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
+        return Ok(Kind::Gif);
+    }
+    if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        return Ok(Kind::WebP);
+    }
     unknown(bytes)
 }
 
+/// What is left to FFmpeg, or refused by name.
 fn unknown(bytes: &[u8]) -> Result<Kind, MediaError> {
-    let known: [(&str, &[u8]); 5] = [
-        ("a GIF image", b"GIF8"),
-        ("a RIFF file (WebP or AVI)", b"RIFF"),
+    let text = matches!(bytes.first(), Some(b'<' | b'{' | b'#'));
+    if cfg!(feature = "ffmpeg") && bytes.len() >= 16 && !text {
+        return Ok(Kind::Other);
+    }
+    let known: [(&str, &[u8]); 6] = [
+        ("a RIFF file (AVI or WAV)", b"RIFF"),
         ("Matroska or WebM video", b"\x1A\x45\xDF\xA3"),
         ("Flash video", b"FLV"),
-        ("a text file or web page", b"<"),
+        ("MPEG video", b"\0\0\x01"),
+        ("an MPEG transport stream", b"G"),
+        ("a web page", b"<"),
     ];
     let what = match known.iter().find(|(_, magic)| bytes.starts_with(magic)) {
         Some((name, _)) => (*name).to_owned(),
@@ -119,8 +131,11 @@ fn unknown(bytes: &[u8]) -> Result<Kind, MediaError> {
             &bytes[..bytes.len().min(8)]
         ),
     };
-    Err(MediaError::Unsupported {
-        what,
-        help: "give MP4 (H.264), PNG or JPEG",
-    })
+    Err(MediaError::Unsupported { what, help: HELP })
 }
+
+const HELP: &str = if cfg!(feature = "ffmpeg") {
+    "give a video or image file"
+} else {
+    "give MP4 (H.264), PNG, JPEG, GIF or WebP, or build with --features ffmpeg for all other video"
+};

@@ -7,6 +7,11 @@
 //!
 //! It deliberately does no HEVC, AV1, 4:4:4, 10-bit or interlaced video: these are refused by name.
 
+mod analyse;
+mod animation;
+mod audio;
+mod audio_file;
+mod audio_mp4;
 mod clip;
 mod decoder;
 mod error;
@@ -15,11 +20,16 @@ mod h264;
 mod h264_openh264;
 mod h264_video;
 mod info;
+mod look;
 mod mp4_boxes;
+mod mp4_cut;
 mod mp4_fragments;
 mod mp4_read;
+mod mp4_remux;
+mod mp4_tracks;
 mod mp4_write;
 mod picture;
+mod scenes;
 mod sheet;
 mod sink;
 mod still;
@@ -27,10 +37,13 @@ mod window;
 mod writer;
 mod yuv;
 
+pub use analyse::{Analysis, Footage, Scene, analyse};
+pub use audio::{Pcm, audio, audio_info};
 pub use clip::Clip;
 pub use decoder::{Decoder, decode};
 pub use error::MediaError;
 pub use info::{AudioInfo, Info, Kind, probe};
+pub use mp4_cut::{Cut, cut};
 pub use sheet::contact_sheet;
 pub use still::{encode_jpeg, encode_png};
 pub use window::{Crop, Pick, Window};

@@ -156,7 +156,7 @@ impl Header<'_> {
 }
 
 /// A box.
-fn fixed(name: &[u8; 4], fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(crate) fn fixed(name: &[u8; 4], fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = vec![0; 4];
     out.extend(name);
     fill(&mut out);
@@ -166,14 +166,14 @@ fn fixed(name: &[u8; 4], fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 /// A box with a version in the first byte and flags in the other three.
-fn versioned(name: &[u8; 4], version: u32, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(crate) fn versioned(name: &[u8; 4], version: u32, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     fixed(name, |out| {
         words(out, &[version]);
         fill(out);
     })
 }
 
-fn words(out: &mut Vec<u8>, words: &[u32]) {
+pub(crate) fn words(out: &mut Vec<u8>, words: &[u32]) {
     words.iter().for_each(|word| out.extend(word.to_be_bytes()));
 }
 

@@ -15,7 +15,12 @@ pub(crate) struct Sink<'a> {
     window: &'a Window,
     fitter: &'a mut Fitter,
     out: Vec<u8>,
+    /// Takes each frame as it comes, if they are not to be kept.
+    deliver: Option<&'a mut Deliver<'a>>,
 }
+
+/// Takes the number of a frame and its pixels `[H, W, 3]`.
+pub(crate) type Deliver<'a> = dyn FnMut(usize, &[u8]) + 'a;
 
 impl<'a> Sink<'a> {
     /// For a clip whose upright pictures are of `[height, width]`.
@@ -37,6 +42,25 @@ impl<'a> Sink<'a> {
             window,
             fitter,
             out: Vec::new(),
+            deliver: None,
+        })
+    }
+
+    /// As [`Sink::new`], for frames that are handed on, one by one, and not kept, so that a clip may
+    /// be of any length.
+    pub(crate) fn handing_on(
+        wanted: &'a [usize],
+        window: &'a Window,
+        upright: [usize; 2],
+        fitter: &'a mut Fitter,
+        deliver: &'a mut Deliver<'a>,
+    ) -> Result<Self, MediaError> {
+        let one = &wanted[..wanted.len().min(1)];
+        let sink = Self::new(one, window, upright, fitter)?;
+        Ok(Self {
+            wanted,
+            deliver: Some(deliver),
+            ..sink
         })
     }
 
@@ -57,12 +81,25 @@ impl<'a> Sink<'a> {
         let bytes = self.size[0] * self.size[1] * 3;
         if self.out.is_empty() {
             // Only now: a damaged header may promise sizes that no picture ever has.
-            self.out.reserve_exact(bytes * self.wanted.len());
+            let kept = if self.deliver.is_some() {
+                1
+            } else {
+                self.wanted.len()
+            };
+            self.out.reserve_exact(bytes * kept);
         }
         let start = self.out.len();
         self.out.resize(start + bytes, 0);
         draw(self.fitter, self.window, self.size, &mut self.out[start..])?;
         self.next += 1;
+        if let Some(deliver) = &mut self.deliver {
+            deliver(frame, &self.out);
+            self.out.clear();
+            while self.next() == Some(frame) {
+                self.next += 1;
+            }
+            return Ok(());
+        }
         while self.next() == Some(frame) {
             self.out.extend_from_within(start..start + bytes);
             self.next += 1;
@@ -70,7 +107,7 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// The clip. Panics if frames are missing.
+    /// The clip. Panics if frames are missing, or were handed on.
     pub(crate) fn finish(self, fps: f64) -> Clip {
         assert!(self.next().is_none(), "frames are missing");
         Clip {

@@ -1,4 +1,4 @@
-//! Images: PNG and JPEG.
+//! Images: PNG, JPEG, and GIF and WebP that do not move. Transparent parts are shown on white.
 
 use std::io::Cursor;
 
@@ -6,10 +6,10 @@ use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
 use image::codecs::png::{CompressionType, FilterType, PngDecoder, PngEncoder};
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, Limits};
 
-use crate::{Clip, Kind, MediaError};
+use crate::{Clip, Kind, MediaError, animation};
 
-/// Bytes that a PNG or JPEG decoder may take.
-const MEMORY: u64 = 1 << 30;
+/// Bytes of decoded pixels: 89 million of RGB. Decoders take up to three times as much for a while.
+const MEMORY: u64 = 1 << 28;
 /// The longest side of an image that is decoded.
 const SIDE: u32 = 32_768;
 
@@ -81,17 +81,42 @@ fn open(bytes: &[u8], kind: Kind) -> Result<Box<dyn ImageDecoder + '_>, MediaErr
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE);
     limits.max_image_height = Some(SIDE);
-    limits.max_alloc = Some(MEMORY);
+    limits.max_alloc = Some(2 * MEMORY);
     let mut decoder: Box<dyn ImageDecoder> = match kind {
         Kind::Png => {
             Box::new(PngDecoder::with_limits(Cursor::new(bytes), limits.clone()).map_err(damaged)?)
         }
-        _ => Box::new(JpegDecoder::new(Cursor::new(bytes)).map_err(damaged)?),
+        Kind::Jpeg => Box::new(JpegDecoder::new(Cursor::new(bytes)).map_err(damaged)?),
+        _ => animation::open_still(bytes, kind)?,
     };
     decoder.set_limits(limits).map_err(damaged)?;
+    limit(&*decoder, kind)?;
+    // Deflate shrinks to no less than a 1032nd: a PNG that promises more is not all there, and its
+    // pixels need no memory to find that out.
+    if kind == Kind::Png && decoder.total_bytes() / 1100 / 8 > bytes.len() as u64 {
+        return Err(MediaError::damaged(
+            "PNG",
+            format!(
+                "{} bytes cannot hold {} bytes of pixels",
+                bytes.len(),
+                decoder.total_bytes()
+            ),
+        ));
+    }
+    Ok(decoder)
+}
+
+/// The `(width, height)` of a picture that may be decoded.
+pub(crate) fn limit(decoder: &dyn ImageDecoder, kind: Kind) -> Result<(u32, u32), MediaError> {
     let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(MediaError::damaged(
+            kind.name(),
+            format!("a picture of {width}x{height}"),
+        ));
+    }
     let bytes = decoder.total_bytes();
-    if bytes > MEMORY {
+    if bytes > MEMORY || width.max(height) > SIDE {
         return Err(MediaError::TooLarge {
             frames: 1,
             height: height as usize,
@@ -100,7 +125,7 @@ fn open(bytes: &[u8], kind: Kind) -> Result<Box<dyn ImageDecoder + '_>, MediaErr
             limit: MEMORY,
         });
     }
-    Ok(decoder)
+    Ok((width, height))
 }
 
 fn turns(orientation: image::metadata::Orientation) -> bool {
@@ -111,7 +136,7 @@ fn turns(orientation: image::metadata::Orientation) -> bool {
     )
 }
 
-fn on_white(picture: &image::RgbaImage) -> Vec<u8> {
+pub(crate) fn on_white(picture: &image::RgbaImage) -> Vec<u8> {
     picture
         .pixels()
         .flat_map(|pixel| {
@@ -134,7 +159,7 @@ fn check(rgb: &[u8], height: usize, width: usize) -> Result<(), MediaError> {
     )))
 }
 
-fn damaged(kind: Kind, error: image::ImageError) -> MediaError {
+pub(crate) fn damaged(kind: Kind, error: image::ImageError) -> MediaError {
     MediaError::damaged(kind.name(), error.to_string())
 }
 

@@ -115,6 +115,11 @@ impl Timeline {
         self.times.len()
     }
 
+    /// The seconds at which a frame appears and disappears.
+    pub(crate) fn shown(&self, frame: usize) -> [f64; 2] {
+        [frame, frame + 1].map(|at| self.times.get(at).copied().unwrap_or(self.end))
+    }
+
     /// Seconds from when the first frame is shown to the end of the last.
     pub(crate) fn duration(&self) -> f64 {
         self.end

@@ -220,8 +220,9 @@ fn damaged_bytes_never_panic() {
 #[test]
 fn unknown_bytes_are_refused_by_name() {
     for (bytes, name) in [
-        (&b"GIF89a...."[..], "GIF"),
-        (b"RIFF1234WEBP", "WebP"),
+        (&b"FLV\x01...."[..], "Flash"),
+        (b"RIFF1234AVI ", "AVI"),
+        (b"\x1A\x45\xDF\xA3", "Matroska"),
         (b"<html>", "web page"),
         (b"", "0 bytes"),
     ] {
