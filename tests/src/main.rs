@@ -7,6 +7,7 @@ mod cli;
 mod clips;
 mod faults;
 mod fixture;
+mod ingest;
 mod launch;
 mod models;
 mod mutants;
