@@ -5,6 +5,7 @@
 mod bad_files;
 mod cli;
 mod clips;
+mod encode;
 mod faults;
 mod fixture;
 mod ingest;

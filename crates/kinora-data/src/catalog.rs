@@ -12,10 +12,10 @@ use serde::Serialize;
 use crate::choose::{Refused, Size, choose};
 use crate::footer::{self, Part};
 use crate::record;
+use crate::schema::{LATENTS_KEY, TEXT_KEY};
 use crate::shard::{self, Shard};
 use crate::store::Storage;
-use crate::schema::{LATENTS_KEY, TEXT_KEY};
-use crate::{Bucket, Columns, Encoders, DataConfig, DataError, SampleId, SetConfig};
+use crate::{Bucket, Columns, DataConfig, DataError, Encoders, SampleId, SetConfig};
 
 /// All samples of a data set or a mixture, each in its bucket. Holds no media.
 #[derive(Debug)]
@@ -255,14 +255,24 @@ impl Catalog {
             sized.then_some(timed)
         };
         self.same_encoders(&shard, &footer)?;
-        let large = if self.config.latents { "latents" } else { columns.media.as_str() };
+        let large = if self.config.latents {
+            "latents"
+        } else {
+            columns.media.as_str()
+        };
         let mut first_row = 0;
         for group in 0..footer.metadata().num_row_groups() {
             let meta = footer.metadata().row_group(group);
             let bytes = meta
                 .columns()
                 .iter()
-                .filter(|column| column.column_path().parts().first().is_some_and(|name| name == large))
+                .filter(|column| {
+                    column
+                        .column_path()
+                        .parts()
+                        .first()
+                        .is_some_and(|name| name == large)
+                })
                 .map(|column| column.compressed_size().max(0) as u64)
                 .sum();
             let found = measure(&shard, &footer, group, columns, sized)?;

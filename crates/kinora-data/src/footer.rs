@@ -129,10 +129,19 @@ pub(crate) fn read(
     supported(shard, footer, part.group, &mask)?;
     let leaves = footer.parquet_schema().num_columns();
     let mask_is_not_empty = (0..leaves).any(|leaf| mask.leaf_included(leaf));
+    let mut checks = Vec::new();
     let source = match shard.file()? {
-        Some(file) => Source::local(file),
+        Some(file) => {
+            let source = Source::local(file);
+            // Where the index says which pages there are, the reader goes to them straight.
+            if part.rows.is_some() {
+                checks = ranges(shard, footer, part, Pages::ThatGrow)?;
+            }
+            source
+        }
         None => {
-            let ranges = ranges(shard, footer, part)?;
+            let ranges = ranges(shard, footer, part, Pages::All)?;
+            checks.clone_from(&ranges);
             let bytes = shard.fetch(&ranges)?;
             Source::fetched(ranges, bytes, shard.object().size)
         }
@@ -141,6 +150,11 @@ pub(crate) fn read(
         Some(error) => DataError::Store(error),
         None => DataError::shard(shard.location(), reason),
     };
+    for page in &checks {
+        source
+            .check_page(page.start)
+            .map_err(|error| failed(error.to_string()))?;
+    }
     let (schema, large) = views(footer.schema(), part.names);
     let reader = unwound(|| {
         let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
@@ -180,11 +194,20 @@ pub(crate) fn read(
     Ok(())
 }
 
+/// Which of the pages are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    All,
+    /// Those that take more memory than their bytes: dictionaries, and what is compressed.
+    ThatGrow,
+}
+
 /// The bytes that hold a part of a shard: pages if it has an index of them, else all of the columns.
 pub(crate) fn ranges(
     shard: &Shard,
     footer: &ArrowReaderMetadata,
     part: Part<'_>,
+    pages: Pages,
 ) -> Result<Vec<Range<u64>>, DataError> {
     let metadata = footer.metadata();
     let mask = projection(footer, part.names);
@@ -204,15 +227,18 @@ pub(crate) fn ranges(
             ranges.push(start..end);
             continue;
         };
-        let pages = index.page_locations();
+        let locations = index.page_locations();
         let before = ranges.len();
         // What lies before the first page is the dictionary.
-        if let Some(first) = pages.first()
+        if let Some(first) = locations.first()
             && first.offset as u64 != start
         {
             ranges.push(start..first.offset as u64);
         }
-        ranges.extend(chosen.scan_ranges(pages));
+        let stored = matches!(column.compression(), Compression::UNCOMPRESSED);
+        if pages == Pages::All || !stored {
+            ranges.extend(chosen.scan_ranges(locations));
+        }
         let inside = |range: &Range<u64>| {
             start <= range.start && range.start <= range.end && range.end <= end
         };
@@ -255,8 +281,14 @@ fn supported(
             path: shard.location(),
             what: format!(
                 "the column {} is compressed by {}",
-                column.column_path(),
-                column.compression()
+                column.column_path().string(),
+                // Without the level.
+                column
+                    .compression()
+                    .to_string()
+                    .split('(')
+                    .next()
+                    .unwrap_or_default()
             ),
             help: "write it again with zstd, snappy, lz4 or gzip, or uncompressed".into(),
         }),

@@ -22,6 +22,7 @@ mod loader;
 mod manifest;
 mod mixture;
 mod order;
+mod page;
 mod produce;
 mod record;
 mod rows;
@@ -30,6 +31,7 @@ mod schema;
 mod shard;
 mod source;
 mod store;
+mod stream;
 mod summary;
 mod write;
 
@@ -45,10 +47,11 @@ pub use grid::{Duration, Grid};
 pub use identity::Identity;
 pub use loader::{Batch, Content, Loader, Part, Sample, Skip, Skipped};
 pub use manifest::{MANIFEST, Manifest, ShardEntry};
-pub use record::Encoded;
+pub use record::{Encoded, Record, Wanted};
 pub use scan::{Piece, Scan, Scanned};
 pub use schema::{Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY};
 pub use store::{Object, Storage, Store, StoreError, StoreOptions, Traffic};
+pub use stream::{Stream, StreamRow};
 pub use summary::{BucketSummary, CaptionSummary, Summary};
 pub use write::{Media, Row, ShardOptions, ShardWriter};
 

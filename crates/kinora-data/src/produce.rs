@@ -8,7 +8,10 @@ use kinora_mesh::rng::{Stream, fnv1a};
 use crate::order::Draw;
 use crate::record::Record;
 use crate::rows::{Row, Rows};
-use crate::{Batch, Bucket, Catalog, Content, CropRule, DataError, Part, Sample, SampleId, Skip, Start};
+use crate::{
+    Batch, Bucket, Caption, Catalog, Content, CropRule, DataError, Part, Sample, SampleId, Skip,
+    Start,
+};
 
 /// Samples that are tried in one place of a batch before giving up.
 const ATTEMPTS: u64 = 32;
@@ -189,13 +192,13 @@ impl Producer {
 
 /// One of a row's captions, by their weights; `draw` is from 0 to 1.
 fn caption(record: &Record, draw: f64) -> String {
-    let weight = |(_, weight): &(String, f32)| f64::from(weight.max(0.0));
+    let weight = |caption: &Caption| f64::from(caption.weight.max(0.0));
     let total: f64 = record.captions.iter().map(weight).sum();
     let mut left = draw * total;
     for caption in &record.captions {
         left -= weight(caption);
         if left < 0.0 {
-            return caption.0.clone();
+            return caption.text.clone();
         }
     }
     record.caption.clone()
@@ -216,7 +219,11 @@ impl Span {
     fn of(record: &Record, info: &Info) -> Self {
         let rest = info.duration - record.start;
         let given = record.duration > 0.0;
-        let seconds = if given { record.duration.min(rest) } else { rest };
+        let seconds = if given {
+            record.duration.min(rest)
+        } else {
+            rest
+        };
         // Packets are cut at frames where decoding can begin, so a file may hold more than the sample.
         let frame = 1.0 / info.fps.max(1e-3);
         let whole = record.start < frame / 2.0 && rest - seconds < frame / 2.0;

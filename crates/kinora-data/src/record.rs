@@ -14,9 +14,9 @@ use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::DataError;
 use crate::config::{Columns, DataConfig};
 use crate::store::Meter;
+use crate::{Caption, DataError};
 
 /// The names of columns that only Kinora's own shards have, so that they need no other.
 mod names {
@@ -36,14 +36,26 @@ mod names {
 
 /// What is read of each row, besides its captions and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) media: bool,
-    pub(crate) audio: bool,
-    pub(crate) latents: bool,
-    pub(crate) text: bool,
+pub struct Wanted {
+    /// Its media, from where they lie.
+    pub media: bool,
+    /// A sound file of its own.
+    pub audio: bool,
+    /// Latents.
+    pub latents: bool,
+    /// A text embedding.
+    pub text: bool,
 }
 
 impl Wanted {
+    /// Media, and nothing else that is large.
+    pub const MEDIA: Self = Self {
+        media: true,
+        audio: false,
+        latents: false,
+        text: false,
+    };
+
     /// What a configuration asks for.
     pub(crate) fn of(config: &DataConfig) -> Self {
         Self {
@@ -57,25 +69,29 @@ impl Wanted {
 
 /// A row of a shard. What is large shares the buffer that it was read into.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Record {
-    pub(crate) key: Option<String>,
-    pub(crate) media: Bytes,
+pub struct Record {
+    /// Its name.
+    pub key: Option<String>,
+    /// A file; empty if it was not asked for.
+    pub media: Bytes,
     /// The first caption.
-    pub(crate) caption: String,
+    pub caption: String,
     /// All of them with their weights, if there are several.
-    pub(crate) captions: Vec<(String, f32)>,
+    pub captions: Vec<Caption>,
     /// Seconds into the media where the sample begins.
-    pub(crate) start: f64,
+    pub start: f64,
     /// Seconds of the sample; 0 if the shard does not say.
-    pub(crate) duration: f64,
+    pub duration: f64,
     /// Frames a second; 0 if the shard does not say.
-    pub(crate) fps: f64,
+    pub fps: f64,
     /// A sound file of its own.
-    pub(crate) audio: Option<Bytes>,
+    pub audio: Option<Bytes>,
     /// Rate and channels of its sound, if it has some.
-    pub(crate) sound: Option<(u32, u16)>,
-    pub(crate) latents: Option<Encoded>,
-    pub(crate) text: Option<Encoded>,
+    pub sound: Option<(u32, u16)>,
+    /// Latents, `[C, T, H, W]`.
+    pub latents: Option<Encoded>,
+    /// A text embedding, `[tokens, width]`.
+    pub text: Option<Encoded>,
 }
 
 /// A tensor that a shard holds: bfloat16, the least significant byte first, the last dimension
@@ -91,13 +107,18 @@ pub struct Encoded {
 impl Encoded {
     /// The numbers.
     pub fn values(&self) -> Vec<f32> {
-        let wide = |pair: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16);
+        let wide =
+            |pair: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16);
         self.bytes.chunks_exact(2).map(wide).collect()
     }
 
     /// Numbers rounded to bfloat16, to the nearest, ties to even.
     pub fn round(values: &[f32], shape: &[usize]) -> Self {
-        assert_eq!(values.len(), shape.iter().product::<usize>(), "numbers of shape {shape:?}");
+        assert_eq!(
+            values.len(),
+            shape.iter().product::<usize>(),
+            "numbers of shape {shape:?}"
+        );
         let narrow = |value: &f32| {
             let bits = value.to_bits();
             let rounded = if value.is_nan() {
@@ -446,12 +467,12 @@ pub(crate) fn caption(batch: &RecordBatch, name: &str, row: usize) -> String {
         return text;
     }
     let first = captions(batch, name, row).into_iter().next();
-    first.map(|(text, _)| text).unwrap_or_default()
+    first.map(|caption| caption.text).unwrap_or_default()
 }
 
 /// The captions of a row, from a list of strings or of structs with `text` and `weight`; without a
 /// weight, each has 1.
-fn captions(batch: &RecordBatch, name: &str, row: usize) -> Vec<(String, f32)> {
+fn captions(batch: &RecordBatch, name: &str, row: usize) -> Vec<Caption> {
     let lists = batch
         .column_by_name(name)
         .and_then(|column| column.as_list_opt::<i32>())
@@ -475,7 +496,10 @@ fn captions(batch: &RecordBatch, name: &str, row: usize) -> Vec<(String, f32)> {
     (0..texts.len())
         .filter_map(|at| {
             let weight = weights.filter(|weights| weights.is_valid(at));
-            Some((text(&texts, at)?, weight.map_or(1.0, |w| w.value(at))))
+            Some(Caption {
+                text: text(&texts, at)?,
+                weight: weight.map_or(1.0, |weights| weights.value(at)),
+            })
         })
         .collect()
 }

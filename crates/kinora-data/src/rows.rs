@@ -180,7 +180,10 @@ impl Rows {
         let mut read = self.read(group, &rows)?;
         let take = |row: &u32| {
             let stored = read.remove(row);
-            (group, stored.unwrap_or_else(|| Err("it was not read".into())))
+            (
+                group,
+                stored.unwrap_or_else(|| Err("it was not read".into())),
+            )
         };
         self.complete(rows.iter().map(take).collect())
     }
@@ -327,7 +330,7 @@ impl Rows {
             names: &names,
             rows: Some(rows),
         };
-        let ranges = footer::ranges(shard, &footer, part)?;
+        let ranges = footer::ranges(shard, &footer, part, footer::Pages::All)?;
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
         // Compressed pages grow; the footer says to how much all of them do.
         let bytes = grown(&footer, place.index, bytes);

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kinora_media::Clip;
+
 use crate::produce::Producer;
 use crate::record::Wanted;
 use crate::rows::Rows;
@@ -33,6 +35,19 @@ pub struct Scanned {
     pub content: Content,
     /// Seconds of the sample that its frames were taken from; 0 for an image.
     pub seconds: f64,
+}
+
+impl Scanned {
+    /// The pixels.
+    ///
+    /// # Panics
+    /// If `data.latents` asked for latents instead.
+    pub fn clip(&self) -> &Clip {
+        match &self.content {
+            Content::Clip(clip) => clip,
+            Content::Latents(_) => panic!("{} was read as latents", self.key),
+        }
+    }
 }
 
 /// Reads pieces.
@@ -101,8 +116,7 @@ impl Scan {
                         let captions = if record.captions.is_empty() {
                             Caption::one(record.caption).to_vec()
                         } else {
-                            let several = record.captions.into_iter();
-                            several.map(|(text, weight)| Caption { text, weight }).collect()
+                            record.captions
                         };
                         let seconds = match &content {
                             Content::Clip(clip) if clip.frames > 1 && record.duration == 0.0 => {

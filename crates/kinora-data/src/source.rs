@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
+use crate::page::check_header;
 use crate::store::{LocalFile, StoreError};
 
 /// A shard that is read: a local file page by page, or what was fetched of a remote one.
@@ -48,6 +49,12 @@ impl Source {
     pub(crate) fn trouble(&self) -> Option<StoreError> {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         trouble.take()
+    }
+
+    /// Checks the header of the page that begins here.
+    pub(crate) fn check_page(&self, start: u64) -> Result<(), ParquetError> {
+        let bytes = self.piece(start, HEADER)?;
+        check_header(&bytes).map_err(ParquetError::General)
     }
 
     /// Up to `length` bytes from `start` on; fewer only at the end of what there is.
@@ -95,6 +102,7 @@ impl ChunkReader for Source {
             source: self.clone(),
             at: start,
             ready: Bytes::new(),
+            checked: false,
         })
     }
 
@@ -116,6 +124,7 @@ pub(crate) struct Reading {
     source: Source,
     at: u64,
     ready: Bytes,
+    checked: bool,
 }
 
 const HEADER: usize = 1024;
@@ -129,6 +138,10 @@ impl Read for Reading {
                 .piece(self.at, length)
                 .map_err(io::Error::other)?;
             self.at += self.ready.len() as u64;
+            if !self.checked {
+                check_header(&self.ready).map_err(io::Error::other)?;
+                self.checked = true;
+            }
         }
         let taken = self.ready.split_to(into.len().min(self.ready.len()));
         into[..taken.len()].copy_from_slice(&taken);

@@ -20,11 +20,11 @@ use parquet::schema::types::ColumnPath;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::manifest::{Manifest, ShardEntry};
+use crate::record::Encoded;
 use crate::schema::{
     BLOBS, Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY, caption_fields, caption_item,
     schema, shape_item,
 };
-use crate::record::Encoded;
 use crate::{Caption, DataError};
 
 /// How shards are cut.
@@ -243,16 +243,26 @@ impl ShardWriter {
         &self.done
     }
 
+    /// Writes what is left, but no manifest: for several writers of one folder, of which somebody
+    /// else writes the manifest. Returns the shards.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn close_all(mut self) -> Result<Vec<ShardEntry>, DataError> {
+        self.flush()?;
+        self.close()?;
+        Ok(self.done)
+    }
+
     /// Writes what is left and the folder's manifest, and returns that.
     ///
     /// # Errors
     /// If writing fails.
-    pub fn finish(mut self) -> Result<Manifest, DataError> {
-        self.flush()?;
-        self.close()?;
-        let mut shards = std::mem::take(&mut self.done);
+    pub fn finish(self) -> Result<Manifest, DataError> {
+        let folder = self.folder.clone();
+        let mut shards = self.close_all()?;
         // Writers of other names may share the folder.
-        if let Some(manifest) = Manifest::read(&self.folder)? {
+        if let Some(manifest) = Manifest::read(&folder)? {
             let ours = |other: &ShardEntry| shards.iter().any(|shard| shard.name == other.name);
             let others: Vec<_> = manifest
                 .shards
@@ -263,7 +273,7 @@ impl ShardWriter {
             shards.sort_by(|a, b| a.name.cmp(&b.name));
         }
         let manifest = Manifest::new(shards);
-        manifest.write(&self.folder)?;
+        manifest.write(&folder)?;
         Ok(manifest)
     }
 

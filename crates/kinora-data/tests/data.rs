@@ -210,7 +210,7 @@ fn captions_and_pixels_belong_together() {
                 wanted
                     .rgb
                     .iter()
-                    .zip(sample.clip().rgb)
+                    .zip(&sample.clip().rgb)
                     .all(|(a, b)| a.abs_diff(*b) <= 4)
             );
             assert_eq!((sample.clip().frames, sample.clip().fps), (4, 8.0));

@@ -1,14 +1,13 @@
 //! What happens in a clip: its scenes, and of each how much moves and what it looks like.
 
-use crate::animation::Animation;
 use crate::clip::Fitter;
-use crate::decoder::Source;
 use crate::info::sniff;
 use crate::look::Look;
 use crate::scenes::Scenes;
 use crate::sink::Sink;
+use crate::source::Source;
 use crate::window::Window;
-use crate::{MediaError, h264_openh264, still};
+use crate::{MediaError, still};
 
 /// How a clip is looked at. The defaults suit film and video of any rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,12 +98,20 @@ pub fn analyse(bytes: &[u8], analysis: &Analysis) -> Result<Footage, MediaError>
     let mut fitter = Fitter::new();
     let mut sink = Sink::handing_on(&wanted, &window, source.size(), &mut fitter, &mut deliver)?;
     match &source {
+        #[cfg(feature = "ffmpeg")]
         Source::Track(video) => {
-            let mut scratch = h264_openh264::Scratch::default();
-            h264_openh264::run(bytes, video, 0, &mut sink, &wanted, &mut scratch)?;
+            let packet = &mut Vec::new();
+            crate::ffmpeg::run(bytes, video, 0, &mut sink, &wanted, packet, THREADS)?;
         }
-        Source::Animation(animation) => Animation::run(animation, bytes, &mut sink)?,
-        Source::Still { kind, .. } => {
+        #[cfg(not(feature = "ffmpeg"))]
+        Source::Track(video) => {
+            let packet = &mut Vec::new();
+            crate::h264_openh264::run(bytes, video, 0, &mut sink, &wanted, packet)?;
+        }
+        #[cfg(feature = "ffmpeg")]
+        Source::Container(container) => container.run(&mut sink, THREADS)?,
+        Source::Animation(animation) => animation.run(bytes, &mut sink)?,
+        Source::Still { bytes, kind, .. } => {
             let clip = still::decode(bytes, *kind)?;
             sink.put(|fitter, window, to, out| {
                 fitter.fit(&clip.rgb, [clip.height, clip.width], out, to, window.crop);
@@ -117,6 +124,10 @@ pub fn analyse(bytes: &[u8], analysis: &Analysis) -> Result<Footage, MediaError>
         scenes: scenes.finish(timeline.duration()),
     })
 }
+
+// Several clips are looked at side by side, rather than one by several threads.
+#[cfg(feature = "ffmpeg")]
+const THREADS: usize = 1;
 
 impl Analysis {
     fn check(&self) -> Result<(), MediaError> {

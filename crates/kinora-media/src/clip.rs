@@ -1,8 +1,10 @@
 //! A clip: frames of RGB bytes, and the few things that are done to it.
 
-use crate::window::Crop;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use crate::plane_fit::PlaneFitter;
+use crate::window::Crop;
 
 /// Frames of RGB pixels in memory. An image is a clip of one frame, with `fps` 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,12 +78,15 @@ impl Clip {
 /// Crops and resizes frames, and keeps its scratch memory between them.
 pub(crate) struct Fitter {
     resizer: Resizer,
+    /// For pictures that are still planes.
+    pub(crate) planes: PlaneFitter,
 }
 
 impl Fitter {
     pub(crate) fn new() -> Self {
         Self {
             resizer: Resizer::new(),
+            planes: PlaneFitter::default(),
         }
     }
 

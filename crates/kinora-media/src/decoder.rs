@@ -1,15 +1,14 @@
 //! Decoding: from the bytes of a file to the frames of a window.
 
-use crate::animation::Animation;
 use crate::clip::Fitter;
 use crate::h264_openh264;
 use crate::h264_video::Video;
 use crate::info::sniff;
-use crate::picture::fit_turned;
 use crate::sink::Sink;
+use crate::source::Source;
 use crate::still;
-use crate::window::{Timeline, Window};
-use crate::{Clip, Kind, MediaError, probe};
+use crate::window::Window;
+use crate::{Clip, MediaError};
 
 /// Decodes all frames of a video, or an image as one frame.
 ///
@@ -23,7 +22,18 @@ pub fn decode(bytes: &[u8]) -> Result<Clip, MediaError> {
 /// Decodes clips, and keeps its scratch memory between them.
 pub struct Decoder {
     fitter: Fitter,
-    openh264: h264_openh264::Scratch,
+    packet: Vec<u8>,
+    h264: H264,
+}
+
+/// What decodes H.264 in MP4.
+#[derive(Clone, Copy)]
+enum H264 {
+    OpenH264,
+    #[cfg(feature = "ffmpeg")]
+    Ffmpeg {
+        threads: usize,
+    },
 }
 
 impl Default for Decoder {
@@ -33,11 +43,30 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder.
+    /// A decoder that works on the caller's thread.
     pub fn new() -> Self {
+        Self::with_threads(1)
+    }
+
+    /// A decoder whose video codecs may use so many threads. This holds for FFmpeg; without the
+    /// feature `ffmpeg` it makes no difference.
+    pub fn with_threads(threads: usize) -> Self {
+        #[cfg(feature = "ffmpeg")]
+        let h264 = H264::Ffmpeg { threads };
+        #[cfg(not(feature = "ffmpeg"))]
+        let (h264, _) = (H264::OpenH264, threads);
         Self {
             fitter: Fitter::new(),
-            openh264: h264_openh264::Scratch::default(),
+            packet: Vec::new(),
+            h264,
+        }
+    }
+
+    /// A decoder that takes the built-in codec for H.264 in MP4, even where FFmpeg is there.
+    pub fn built_in() -> Self {
+        Self {
+            h264: H264::OpenH264,
+            ..Self::new()
         }
     }
 
@@ -46,8 +75,9 @@ impl Decoder {
     /// # Errors
     /// As [`decode`].
     pub fn decode(&mut self, bytes: &[u8]) -> Result<Clip, MediaError> {
-        let info = probe(bytes)?;
-        self.window(bytes, Window::frames(0, info.frames))
+        let source = Source::open(bytes, sniff(bytes)?)?;
+        let window = Window::frames(0, source.timeline().frames());
+        self.source(bytes, source, window)
     }
 
     /// Decodes some frames of a clip, resized as they come, so that a long or large one takes no
@@ -58,21 +88,47 @@ impl Decoder {
     /// As [`decode`], and if the window reaches past the end.
     pub fn window(&mut self, bytes: &[u8], window: Window) -> Result<Clip, MediaError> {
         let source = Source::open(bytes, sniff(bytes)?)?;
+        self.source(bytes, source, window)
+    }
+
+    fn source(
+        &mut self,
+        bytes: &[u8],
+        source: Source<'_>,
+        window: Window,
+    ) -> Result<Clip, MediaError> {
         let wanted = source.timeline().pick(&window)?;
         let fps = source.timeline().rate(&window);
         match &source {
             Source::Track(video) => {
-                let start = video.entry(wanted[0]);
-                let mut sink = Sink::new(&wanted, &window, source.size(), &mut self.fitter)?;
-                let scratch = &mut self.openh264;
-                let done = h264_openh264::run(bytes, video, start, &mut sink, &wanted, scratch);
-                if start > 0 && done.is_err() {
+                let size = source.size();
+                let Self {
+                    fitter,
+                    packet,
+                    h264,
+                } = self;
+                let mut from = |entry: usize| {
+                    let mut sink = Sink::new(&wanted, &window, size, fitter)?;
+                    h264.run(bytes, video, entry, &mut sink, &wanted, packet)?;
+                    Ok(sink.finish(fps))
+                };
+                let entry = video.entry(wanted[0]);
+                match from(entry) {
                     // Some writers mark frames as starting points that are none.
-                    sink = Sink::new(&wanted, &window, source.size(), &mut self.fitter)?;
-                    h264_openh264::run(bytes, video, 0, &mut sink, &wanted, scratch)?;
-                } else {
-                    done?;
+                    Err(_) if entry > 0 => from(0),
+                    done => done,
                 }
+            }
+            #[cfg(feature = "ffmpeg")]
+            Source::Container(container) => {
+                let H264::Ffmpeg { threads } = self.h264 else {
+                    return Err(MediaError::Unsupported {
+                        what: "video for FFmpeg".into(),
+                        help: "use a decoder that may use it",
+                    });
+                };
+                let mut sink = Sink::new(&wanted, &window, source.size(), &mut self.fitter)?;
+                container.run(&mut sink, threads)?;
                 Ok(sink.finish(fps))
             }
             Source::Animation(animation) => {
@@ -80,12 +136,12 @@ impl Decoder {
                 animation.run(bytes, &mut sink)?;
                 Ok(sink.finish(fps))
             }
-            Source::Still { kind, .. } => {
+            Source::Still { bytes, kind, .. } => {
                 let mut sink = Sink::new(&wanted, &window, source.size(), &mut self.fitter)?;
                 let clip = still::decode(bytes, *kind)?;
                 let from = [clip.height, clip.width];
                 sink.put(|fitter, window, to, out| {
-                    fit_turned(fitter, &clip.rgb, from, 0, out, to, window.crop);
+                    fitter.fit(&clip.rgb, from, out, to, window.crop);
                     Ok(())
                 })?;
                 Ok(sink.finish(fps))
@@ -94,50 +150,22 @@ impl Decoder {
     }
 }
 
-/// What the headers and tables of a file say, and how its frames are decoded.
-pub(crate) enum Source {
-    /// H.264 in MP4.
-    Track(Box<Video>),
-    /// A moving GIF or WebP.
-    Animation(Animation),
-    /// An image.
-    Still {
-        kind: Kind,
-        /// Upright `[height, width]`.
-        size: [usize; 2],
-        timeline: Timeline,
-    },
-}
-
-impl Source {
-    pub(crate) fn open(bytes: &[u8], kind: Kind) -> Result<Self, MediaError> {
-        if let Some(animation) = Animation::open(bytes, kind)? {
-            return Ok(Self::Animation(animation));
-        }
-        Ok(match kind {
-            Kind::Mp4 => Self::Track(Box::new(Video::open(bytes)?)),
-            _ => Self::Still {
-                kind,
-                size: still::size(bytes, kind)?,
-                timeline: Timeline::still(),
-            },
-        })
-    }
-
-    /// The upright `[height, width]`.
-    pub(crate) fn size(&self) -> [usize; 2] {
+impl H264 {
+    fn run(
+        self,
+        bytes: &[u8],
+        video: &Video,
+        entry: usize,
+        sink: &mut Sink<'_>,
+        wanted: &[usize],
+        packet: &mut Vec<u8>,
+    ) -> Result<(), MediaError> {
         match self {
-            Self::Track(video) => video.upright(),
-            Self::Animation(animation) => animation.size,
-            Self::Still { size, .. } => *size,
-        }
-    }
-
-    pub(crate) fn timeline(&self) -> &Timeline {
-        match self {
-            Self::Track(video) => &video.timeline,
-            Self::Animation(animation) => &animation.timeline,
-            Self::Still { timeline, .. } => timeline,
+            Self::OpenH264 => h264_openh264::run(bytes, video, entry, sink, wanted, packet),
+            #[cfg(feature = "ffmpeg")]
+            Self::Ffmpeg { threads } => {
+                crate::ffmpeg::run(bytes, video, entry, sink, wanted, packet, threads)
+            }
         }
     }
 }

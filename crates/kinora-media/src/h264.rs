@@ -109,9 +109,9 @@ pub(crate) fn sequence(nal: &[u8]) -> Result<Sequence, MediaError> {
 const MAX_SIDE: u64 = 16_888;
 
 /// What the stream says of its colour; `2` is "unspecified".
-struct Signal {
-    matrix: u32,
-    full_range: bool,
+pub(crate) struct Signal {
+    pub(crate) matrix: u32,
+    pub(crate) full_range: bool,
 }
 
 impl Default for Signal {
@@ -124,7 +124,8 @@ impl Default for Signal {
 }
 
 impl Signal {
-    fn resolve(self, size: [usize; 2]) -> Result<Colour, MediaError> {
+    /// The conversion that it asks for, or that players choose for a picture of this size.
+    pub(crate) fn resolve(self, size: [usize; 2]) -> Result<Colour, MediaError> {
         let colour = match self.matrix {
             1 => Colour::BT709,
             4..=6 => Colour::BT601,
@@ -183,7 +184,7 @@ fn scaling_list(bits: &mut Bits<'_>, length: usize) -> Result<(), MediaError> {
 fn unsupported(what: String) -> MediaError {
     MediaError::Unsupported {
         what,
-        help: "convert it to progressive 8-bit 4:2:0, e.g. ffmpeg -i in.mp4 -c:v libx264 -pix_fmt yuv420p out.mp4",
+        help: "build with --features ffmpeg, or convert it to progressive 8-bit 4:2:0, e.g. ffmpeg -i in.mp4 -c:v libx264 -pix_fmt yuv420p out.mp4",
     }
 }
 

@@ -4,6 +4,7 @@ use crate::MediaError;
 use crate::decoder::{DOUBLED, SINGLE};
 use crate::h264::{self, Sequence};
 use crate::mp4_read::{self, Track};
+use crate::picture::Look;
 use crate::window::Timeline;
 
 /// A video's tables and parameters.
@@ -50,6 +51,26 @@ impl Video {
         })
     }
 
+    /// How a picture of `[height, width]` that a decoder gave is to be shown.
+    ///
+    /// # Errors
+    /// If it is not of the size that the stream's parameters promise.
+    pub(crate) fn look(&self, size: [usize; 2]) -> Result<Look, MediaError> {
+        let promised = self.sequence.size;
+        if size != promised {
+            return Err(MediaError::mp4(format!(
+                "a picture of {}x{} in a stream of {}x{}",
+                size[1], size[0], promised[1], promised[0]
+            )));
+        }
+        Ok(Look {
+            colour: self.sequence.colour,
+            visible: self.visible,
+            turns: self.track.turns,
+            doubled: self.doubled,
+        })
+    }
+
     pub(crate) fn upright(&self) -> [usize; 2] {
         let [height, width] = self.visible;
         if self.track.turns % 2 == 1 {
@@ -79,14 +100,76 @@ impl Video {
         entry
     }
 
+    /// How many frames can be decoded before one that is shown before all of them.
+    #[cfg(feature = "ffmpeg")]
+    pub(crate) fn reorder(&self) -> usize {
+        // A frame is held back until all that are shown before it are decoded: count those that
+        // are decoded, but not shown yet.
+        let mut decoded = vec![false; self.rank.len()];
+        let (mut next, mut held, mut most) = (0, 0usize, 0);
+        for &rank in &self.rank {
+            decoded[rank] = true;
+            held += 1;
+            while decoded.get(next) == Some(&true) {
+                next += 1;
+                held -= 1;
+            }
+            most = most.max(held);
+        }
+        most
+    }
+
     /// The coded bytes of a frame, by its number in the order of decoding.
     pub(crate) fn coded<'a>(&self, bytes: &'a [u8], index: usize) -> &'a [u8] {
         let frame = self.track.frames[index];
         &bytes[frame.offset as usize..][..frame.size as usize]
     }
 
+    /// The frames, in the order of decoding, that must be decoded from frame `entry` on to show the
+    /// wanted ones. What comes behind the last of these is left in where `to_the_end` says so.
+    pub(crate) fn needed(
+        &self,
+        bytes: &[u8],
+        entry: usize,
+        wanted: &[usize],
+        to_the_end: bool,
+    ) -> Vec<usize> {
+        let is_wanted = |index: usize| wanted.binary_search(&self.rank[index]).is_ok();
+        let frames = self.track.frames.len();
+        let last = (entry..frames).rev().find(|&index| is_wanted(index));
+        let end = match last {
+            Some(last) if !to_the_end => last + 1,
+            _ => frames,
+        };
+        (entry..end)
+            .filter(|&index| is_wanted(index) || !self.disposable(self.coded(bytes, index)))
+            .collect()
+    }
+
+    /// Turns a frame into what codecs take: start codes instead of lengths, and the parameters in
+    /// front of the first one.
+    pub(crate) fn annex_b(
+        &self,
+        packet: &mut Vec<u8>,
+        coded: &[u8],
+        first: bool,
+    ) -> Result<(), MediaError> {
+        packet.clear();
+        let parameters = if first {
+            &self.track.parameters[..]
+        } else {
+            &[]
+        };
+        let units = nal_units(coded, self.track.length_bytes);
+        for nal in parameters.iter().map(|nal| Ok(nal.as_slice())).chain(units) {
+            packet.extend([0, 0, 0, 1]);
+            packet.extend(nal?);
+        }
+        Ok(())
+    }
+
     /// Whether no other frame is predicted from this one, so that it can be left out.
-    pub(crate) fn disposable(&self, coded: &[u8]) -> bool {
+    fn disposable(&self, coded: &[u8]) -> bool {
         let mut slices = nal_units(coded, self.track.length_bytes)
             .map(|nal| nal.ok().and_then(|nal| nal.first().copied()))
             .filter(|head| head.is_none_or(|head| (1..=5).contains(&(head & 31))))
@@ -116,10 +199,7 @@ fn order(track: &Track) -> (Timeline, Vec<usize>) {
 }
 
 /// The NAL units of a frame, each behind its length.
-pub(crate) fn nal_units(
-    coded: &[u8],
-    length_bytes: usize,
-) -> impl Iterator<Item = Result<&[u8], MediaError>> {
+fn nal_units(coded: &[u8], length_bytes: usize) -> impl Iterator<Item = Result<&[u8], MediaError>> {
     let mut rest = coded;
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -1,12 +1,12 @@
 //! What the bytes are, and what their headers and tables say.
 
-use crate::MediaError;
-use crate::decoder::Source;
+use crate::source::Source;
+use crate::{MediaError, audio_info};
 
 /// What kind of media some bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Video in MP4 or QuickTime: H.264, and with the feature `ffmpeg` every other codec.
+    /// Video in MP4 or QuickTime: H.264 in 8 bits and 4:2:0, and with the feature `ffmpeg` all else.
     Mp4,
     /// A PNG image.
     Png,
@@ -83,7 +83,8 @@ pub fn probe(bytes: &[u8]) -> Result<Info, MediaError> {
         width,
         fps: timeline.fps(),
         duration: timeline.duration(),
-        audio: None,
+        // Pictures are worth decoding even where the sound is damaged; `audio_info` says how.
+        audio: audio_info(bytes).unwrap_or(None),
     })
 }
 

@@ -1,11 +1,16 @@
-//! Decoding and encoding of images and video: MP4 with H.264, PNG and JPEG, to and from RGB bytes.
+//! Decoding and encoding of images and video to and from RGB bytes: MP4 with H.264, PNG, JPEG, GIF and
+//! WebP; with the feature `ffmpeg`, every other video that FFmpeg reads.
 //!
 //! Separate because it knows no tensors, no data sets and no models: bytes in, pixels out. It holds
 //! its own MP4 reader and writer, because files from strangers must end in an error and never in a
 //! panic, and because H.264 halves the resolution of colour, which ruins a clip of 32x32 pixels
 //! unless the writer and the reader agree on what to do about it (see [`Mp4Writer`]).
 //!
-//! It deliberately does no HEVC, AV1, 4:4:4, 10-bit or interlaced video: these are refused by name.
+//! Beside pixels it gives what is needed to make a data set of footage: sound ([`audio`]), scenes
+//! ([`analyse`]) and pieces without encoding again ([`cut`]).
+//!
+//! Without `ffmpeg` it deliberately does no HEVC, AV1, 4:4:4, 10-bit or interlaced video: these are
+//! refused by name. Transparent parts are shown on white.
 
 mod analyse;
 mod animation;
@@ -15,6 +20,8 @@ mod audio_mp4;
 mod clip;
 mod decoder;
 mod error;
+#[cfg(feature = "ffmpeg")]
+mod ffmpeg;
 mod font;
 mod h264;
 mod h264_openh264;
@@ -29,9 +36,11 @@ mod mp4_remux;
 mod mp4_tracks;
 mod mp4_write;
 mod picture;
+mod plane_fit;
 mod scenes;
 mod sheet;
 mod sink;
+mod source;
 mod still;
 mod window;
 mod writer;

@@ -69,10 +69,9 @@ impl Look {
         let mut best = (self.block_apart(other, 0, at, at, block), at);
         for dy in -REACH..=REACH {
             for dx in -REACH..=REACH {
-                let (Some(y), Some(x)) = (
-                    at[0].checked_add_signed(dy),
-                    at[1].checked_add_signed(dx),
-                ) else {
+                let (Some(y), Some(x)) =
+                    (at[0].checked_add_signed(dy), at[1].checked_add_signed(dx))
+                else {
                     continue;
                 };
                 if y + block[0] > self.size[0] || x + block[1] > self.size[1] {
@@ -117,7 +116,10 @@ impl Look {
 
 #[inline(always)]
 fn apart(a: &[u8], b: &[u8]) -> u32 {
-    a.iter().zip(b).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| u32::from(a.abs_diff(*b)))
+        .sum()
 }
 
 /// Whether each of 8x8 places is darker than the place to its right.
@@ -158,7 +160,9 @@ mod tests {
         let level = |y: usize, x: usize| {
             let (y, x) = (y as f64 / 9.0, (x + moved) as f64 / 9.0);
             let s = seed as f64;
-            128.0 + 60.0 * (x * 1.3 + s).sin() * (y + 2.0 * s).cos() + 50.0 * (x * 0.7 - y + s).cos()
+            128.0
+                + 60.0 * (x * 1.3 + s).sin() * (y + 2.0 * s).cos()
+                + 50.0 * (x * 0.7 - y + s).cos()
         };
         let rgb: Vec<u8> = (0..height * width)
             .flat_map(|at| [level(at / width, at % width) as u8; 3])
@@ -195,7 +199,11 @@ mod tests {
                 .flat_map(|at| [(at % size[1] * 255 / size[1]) as u8; 3])
                 .collect();
             let look = Look::new(&rising, size);
-            assert!(size[1] < 9 || look.hash == u64::MAX, "{size:?}: {:x}", look.hash);
+            assert!(
+                size[1] < 9 || look.hash == u64::MAX,
+                "{size:?}: {:x}",
+                look.hash
+            );
         }
     }
 }

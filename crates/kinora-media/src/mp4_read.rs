@@ -189,7 +189,7 @@ fn foreign(name: &[u8; 4]) -> MediaError {
     };
     MediaError::Unsupported {
         what: format!("MP4 with {codec} video"),
-        help: "convert it to H.264, e.g. ffmpeg -i in.mp4 -c:v libx264 -pix_fmt yuv420p out.mp4",
+        help: "build with --features ffmpeg, or convert it to H.264, e.g. ffmpeg -i in.mp4 -c:v libx264 -pix_fmt yuv420p out.mp4",
     }
 }
 

@@ -1,60 +1,75 @@
 //! A decoded picture on its way to the clip: colour, turning and resizing.
 
 use crate::MediaError;
-use crate::clip::Fitter;
-use crate::h264_video::Video;
 use crate::sink::Sink;
 use crate::window::Crop;
-use crate::yuv::{Planes, to_rgb, to_rgb_halved};
+use crate::yuv::{Colour, Planes, to_rgb, to_rgb_halved};
 
-/// Paints a picture of a video into the places of the frame that a sink waits for.
-pub(crate) fn put(
-    planes: &Planes<'_>,
-    video: &Video,
-    sink: &mut Sink<'_>,
-    scratch: &mut Vec<u8>,
-) -> Result<(), MediaError> {
-    if planes.size != video.sequence.size {
-        return Err(MediaError::mp4(format!(
-            "a picture of {}x{} in a stream of {}x{}",
-            planes.size[1], planes.size[0], video.sequence.size[1], video.sequence.size[0]
-        )));
-    }
-    let colour = video.sequence.colour;
-    let turns = video.track.turns;
-    let convert = if video.doubled { to_rgb_halved } else { to_rgb };
-    sink.put(|fitter, window, size, out| {
-        let visible = video.visible;
-        if video.upright() == size && turns == 0 {
-            convert(planes, colour, visible, out);
-            return Ok(());
+/// How a decoded picture is to be shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) colour: Colour,
+    /// The top left `[height, width]` of it that is shown.
+    pub(crate) visible: [usize; 2],
+    /// Clockwise quarter turns that make it upright.
+    pub(crate) turns: u8,
+    /// Whether each pixel is coded as a block of 2x2.
+    pub(crate) doubled: bool,
+}
+
+/// Paints a picture into the places of the frame that a sink waits for.
+pub(crate) fn put(planes: &Planes<'_>, look: Look, sink: &mut Sink<'_>) -> Result<(), MediaError> {
+    let Look {
+        colour,
+        visible,
+        turns,
+        doubled,
+    } = look;
+    sink.put(|fitter, window, to, out| {
+        let lying = if turns % 2 == 1 { [to[1], to[0]] } else { to };
+        let crop = turn_crop(window.crop, turns);
+        let mut draw = |out: &mut [u8]| {
+            if doubled {
+                let mut rgb = vec![0; visible[0] * visible[1] * 3];
+                to_rgb_halved(planes, colour, visible, &mut rgb);
+                fitter.fit(&rgb, visible, out, lying, crop);
+            } else if lying == visible {
+                to_rgb(planes, colour, visible, out);
+            } else {
+                fitter.planes.fit(planes, colour, visible, out, lying, crop);
+            }
+        };
+        if turns == 0 {
+            draw(out);
+        } else {
+            let mut small = vec![0; out.len()];
+            draw(&mut small);
+            turn(&small, lying, turns, out);
         }
-        scratch.resize(visible[0] * visible[1] * 3, 0);
-        convert(planes, colour, visible, scratch);
-        fit_turned(fitter, scratch, visible, turns, out, size, window.crop);
         Ok(())
     })
 }
 
-/// Crops and resizes a frame `[H, W, 3]` that is then turned clockwise by quarters into `out`, an
-/// upright one of `to`.
-pub(crate) fn fit_turned(
-    fitter: &mut Fitter,
+/// Paints a picture that is RGB already, `[H, W, 3]` of `size`, into the places of the frame that a
+/// sink waits for.
+#[cfg(feature = "ffmpeg")]
+pub(crate) fn put_rgb(
     rgb: &[u8],
-    from: [usize; 2],
+    size: [usize; 2],
     turns: u8,
-    out: &mut [u8],
-    to: [usize; 2],
-    crop: Crop,
-) {
-    if turns == 0 {
-        fitter.fit(rgb, from, out, to, crop);
-        return;
-    }
-    let lying = if turns % 2 == 1 { [to[1], to[0]] } else { to };
-    let mut small = vec![0; out.len()];
-    fitter.fit(rgb, from, &mut small, lying, turn_crop(crop, turns));
-    turn(&small, lying, turns, out);
+    sink: &mut Sink<'_>,
+) -> Result<(), MediaError> {
+    sink.put(|fitter, window, to, out| {
+        if turns == 0 {
+            fitter.fit(rgb, size, out, to, window.crop);
+        } else {
+            let lying = if turns % 2 == 1 { [to[1], to[0]] } else { to };
+            let mut small = vec![0; out.len()];
+            fitter.fit(rgb, size, &mut small, lying, turn_crop(window.crop, turns));
+            turn(&small, lying, turns, out);
+        }
+        Ok(())
+    })
 }
 
 /// The place in the picture as it is coded that turns into a place in the upright one.

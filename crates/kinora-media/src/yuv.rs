@@ -78,7 +78,7 @@ pub(crate) struct Planes<'a> {
     pub(crate) u: &'a [u8],
     pub(crate) v: &'a [u8],
     pub(crate) strides: [usize; 2],
-    /// Coded `[height, width]`, both even.
+    /// Coded `[height, width]`.
     pub(crate) size: [usize; 2],
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Planes<'a> {
 pub(crate) fn to_rgb(planes: &Planes<'_>, colour: Colour, size: [usize; 2], out: &mut [u8]) {
     let decode = colour.decode();
     let [height, width] = size;
-    let [rows, columns] = planes.size.map(|side| side / 2);
+    let [rows, columns] = planes.size.map(|side| side.div_ceil(2));
     let mut line = vec![[0i32; 2]; columns + 1];
     for y in 0..height {
         // A row of pixels lies a quarter of a chroma row from the nearer one.
@@ -147,6 +147,15 @@ pub(crate) fn to_rgb_halved(planes: &Planes<'_>, colour: Colour, size: [usize; 2
     }
 }
 
+/// Planes of luma and of both chromas, all of the same size and without gaps, as RGB, `[H, W, 3]`.
+pub(crate) fn to_rgb_dense([y, u, v]: [&[u8]; 3], colour: Colour, out: &mut [u8]) {
+    let decode = colour.decode();
+    let planes = y.iter().zip(u).zip(v);
+    for (pixel, ((&y, &u), &v)) in out.chunks_exact_mut(3).zip(planes) {
+        decode.pixel(y.into(), i32::from(u) - 128, i32::from(v) - 128, pixel);
+    }
+}
+
 /// A picture to encode, in BT.709 with limited range.
 pub(crate) struct Picture {
     size: [usize; 2],
@@ -174,6 +183,12 @@ impl Picture {
             (width, height),
             (width, width / 2, width / 2),
         )
+    }
+
+    /// Luma and both chromas.
+    #[cfg(test)]
+    pub(crate) fn planes(&self) -> [&[u8]; 3] {
+        [&self.y, &self.u, &self.v]
     }
 
     /// Takes an RGB frame of `[height, width]`; what lies past its edge repeats the edge.

@@ -158,7 +158,11 @@ fn a_window_is_its_part_of_the_whole() {
             "{frames} frames from {start}"
         );
         let small = Window::frames(start, frames).sized([24, 24]);
-        assert_eq!(decoder.window(&bytes, small).unwrap(), part.fit(24, 24));
+        // Resized before it is converted to RGB, which rounds at other places.
+        let small = decoder.window(&bytes, small).unwrap();
+        assert_eq!((small.frames, small.height, small.width), (frames, 24, 24));
+        let psnr = psnr(&small.rgb, &part.fit(24, 24).rgb);
+        assert!(psnr > 40.0, "{frames} frames from {start}: {psnr} dB");
     }
     for (start, frames) in [(0, 51), (50, 1), (0, 0), (usize::MAX, 2)] {
         let error = decoder

@@ -89,6 +89,20 @@ pub enum TrainError {
         /// What the configuration says.
         is: String,
     },
+    /// Latents that were made for another bucket.
+    #[error(
+        "{sample} holds latents of shape {found:?}, but the bucket of {bucket} takes {wanted:?}\n  help: use the buckets that the data was encoded with, or encode it again"
+    )]
+    LatentShape {
+        /// The sample.
+        sample: String,
+        /// The bucket that it came in.
+        bucket: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape of the bucket's latents.
+        wanted: [usize; 4],
+    },
     /// A checkpoint that saw other data.
     #[error(
         "the checkpoint of step {step} was trained on other data:\n  {}\n  help: restore the data, or train into another folder", .changes.join("\n  ")

@@ -5,8 +5,10 @@
 //! from shards, and keeps checkpoints and records.
 
 mod adamw;
+mod ahead;
 mod batch;
 mod config;
+mod encode;
 mod error;
 mod fit;
 mod run;
@@ -17,9 +19,12 @@ mod trainer;
 pub use adamw::AdamW;
 pub use batch::LatentBatch;
 pub use config::{Decay, OptimConfig, TrainConfig};
+pub use encode::{Encode, Report as EncodeReport, seconds_per_sample};
 pub use error::TrainError;
 pub use fit::fit_pca;
-pub use run::{DATA_FILE, Hooks, Outcome, Run, checkpoints, identity, resumable, same_model, train};
+pub use run::{
+    DATA_FILE, Hooks, Outcome, Run, checkpoints, identity, resumable, same_model, train,
+};
 pub use save::{Weights, restore_weights};
 pub use source::{Source, videos};
 pub use trainer::{Report, Trainer};

@@ -203,7 +203,10 @@ pub fn resumable(dir: &Path, catalog: &Catalog) -> Result<Option<Checkpoint>, Tr
         let recorded = recorded.and_then(|json| serde_json::from_slice::<Identity>(&json).ok());
         let changes = match recorded.filter(|recorded| recorded.fingerprint() == was) {
             Some(recorded) => recorded.changes(&is),
-            None => vec![format!("it was {was}"), format!("it is {}", is.fingerprint())],
+            None => vec![
+                format!("it was {was}"),
+                format!("it is {}", is.fingerprint()),
+            ],
         };
         return Err(TrainError::OtherData {
             step: checkpoint.step(),

@@ -1,9 +1,10 @@
 //! Batches of latents for a data group: one rank loads, decodes and encodes, and the others receive.
 
+use crate::ahead::Ahead;
 use crate::{LatentBatch, TrainError};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_comm::{Buffer, CommError, HostBuffer};
-use kinora_data::{Batch, Catalog, Loader, Part};
+use kinora_data::{Batch, Bucket, Catalog, Content, Loader, Part, Sample, Skip};
 use kinora_media::Clip;
 use kinora_mesh::Axis;
 use kinora_models::autoencoder::Autoencoder;
@@ -13,15 +14,16 @@ use std::sync::Arc;
 
 /// Where a rank's batches come from.
 pub struct Source {
-    loader: Option<Loader>,
+    /// On the first rank of each data group.
+    ahead: Option<Ahead>,
     group: Group,
     // Whoever waits for anybody must know that this rank waits for its data.
     world: Group,
     // The ranks of the same place in all data groups.
     peers: Group,
-    autoencoder: Arc<dyn Autoencoder>,
     device: Device,
-    named: usize,
+    /// What could not be decoded and was not named yet.
+    skips: Vec<Skip>,
 }
 
 // What travels besides the latents.
@@ -53,24 +55,21 @@ impl Source {
         let group = sharding.data_group();
         let peers = sharding.group(&sharding.cuts(Axis::Batch));
         let (index, of) = sharding.share();
-        let loader = if group.rank() == 0 {
-            Some(Loader::open(
-                catalog.clone(),
-                Part { index, of },
-                first_step,
-            )?)
+        let device = device.clone();
+        let ahead = if group.rank() == 0 {
+            let part = Part { index, of };
+            let loader = Loader::open(catalog.clone(), part, first_step)?;
+            Some(Ahead::start(loader, autoencoder.clone(), device.clone())?)
         } else {
             None
         };
-        let (autoencoder, device) = (autoencoder.clone(), device.clone());
         Ok(Self {
-            loader,
+            ahead,
             group,
             peers,
             world: sharding.world().clone(),
-            autoencoder,
             device,
-            named: 0,
+            skips: Vec::new(),
         })
     }
 
@@ -80,16 +79,11 @@ impl Source {
     /// Those of the data, or of a peer.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<LatentBatch, TrainError> {
-        let Some(loader) = &mut self.loader else {
+        let Some(ahead) = &self.ahead else {
             return self.receive();
         };
-        let batch = self.world.busy(|| loader.next())?;
-        let batch = encode(
-            &batch,
-            loader.skipped().bad,
-            &*self.autoencoder,
-            &self.device,
-        );
+        let (batch, skips) = self.world.busy(|| ahead.next())?;
+        self.skips.extend(skips);
         self.send(&batch)?;
         Ok(batch)
     }
@@ -100,15 +94,11 @@ impl Source {
     /// # Errors
     /// Those of a peer.
     pub fn newly_skipped(&mut self) -> Result<Vec<String>, TrainError> {
-        let first = self
-            .loader
-            .as_ref()
-            .map_or(&[][..], |loader| &loader.skipped().first);
-        let new = first.iter().skip(self.named);
-        let lines: String = new
+        let lines: String = self
+            .skips
+            .drain(..)
             .map(|skip| format!("skipped {}: {}\n", skip.id, skip.reason))
             .collect();
-        self.named = first.len();
         let all = gather(&self.peers, lines.into_bytes())?;
         Ok(String::from_utf8_lossy(&all)
             .lines()
@@ -218,20 +208,26 @@ fn gather(group: &Group, bytes: Vec<u8>) -> Result<Vec<u8>, CommError> {
     }
 }
 
-fn encode(
+/// A batch of the loader as latents.
+pub(crate) fn encode(
     batch: &Batch,
     skipped: u64,
     autoencoder: &dyn Autoencoder,
     device: &Device,
-) -> LatentBatch {
-    let clips: Vec<&Clip> = batch.samples.iter().map(|sample| sample.clip()).collect();
-    LatentBatch {
+) -> Result<LatentBatch, TrainError> {
+    let latents = match stored(batch, autoencoder, device)? {
+        Some(latents) => latents,
+        None => {
+            let clips: Vec<&Clip> = batch.samples.iter().map(Sample::clip).collect();
+            let videos = videos(&clips, &autoencoder.device());
+            autoencoder.encode(videos).to_device(device)
+        }
+    };
+    Ok(LatentBatch {
         step: batch.step,
         global: batch.bucket.batch,
         first: batch.samples[0].position,
-        latents: autoencoder
-            .encode(videos(&clips, &autoencoder.device()))
-            .to_device(device),
+        latents,
         captions: batch
             .samples
             .iter()
@@ -245,7 +241,41 @@ fn encode(
             .max()
             .unwrap_or(0),
         skipped,
+    })
+}
+
+/// The latents that were read from the shards, if that is what was read: `[B, C, T, H, W]`.
+fn stored(
+    batch: &Batch,
+    autoencoder: &dyn Autoencoder,
+    device: &Device,
+) -> Result<Option<Tensor<5>>, TrainError> {
+    let Bucket {
+        frames,
+        height,
+        width,
+        ..
+    } = batch.bucket;
+    let mut values = Vec::new();
+    let mut shape = [batch.samples.len(), 0, 0, 0, 0];
+    for sample in &batch.samples {
+        let Content::Latents(latents) = &sample.content else {
+            return Ok(None);
+        };
+        let wanted = autoencoder.latent_shape([frames, height, width])?;
+        if latents.shape != wanted {
+            return Err(TrainError::LatentShape {
+                sample: sample.id.to_string(),
+                bucket: batch.bucket.to_string(),
+                found: latents.shape.clone(),
+                wanted,
+            });
+        }
+        shape[1..].copy_from_slice(&wanted);
+        values.extend(latents.values());
     }
+    let data = TensorData::new(values, shape);
+    Ok(Some(Tensor::from_data(data, (device, DType::F32))))
 }
 
 /// Clips of one size to videos `[B, 3, T, H, W]` in -1..=1.

@@ -1,14 +1,16 @@
 //! The run's autoencoder: fitted once, then read from the run's folder.
 
 use crate::config::AutoencoderSection;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, OrRun, Outcome};
 use burn::tensor::Device;
 use kinora_ckpt::{Checkpoint, Dtype, Piece, Saver, TensorSource, latest};
 use kinora_data::Catalog;
+use kinora_mesh::rng::fnv1a;
 use kinora_models::autoencoder::{Pca, PcaConfig};
 use kinora_track::Console;
 use kinora_train::checkpoints;
 use serde_json::json;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,6 +54,69 @@ pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) ->
     Pca::from_parts(&config, parts, device).map_err(|error| Failure::Input(error.into()))
 }
 
+/// What tells an autoencoder from any other: latents are of use with the one that made them only.
+pub(crate) fn identity(pca: &Pca) -> String {
+    let mut bytes = Vec::new();
+    for (name, shape, data) in pca.parts() {
+        bytes.extend(format!("{name}{shape:?}").bytes());
+        bytes.extend(data.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    format!("pca-{:016x}", fnv1a(&bytes))
+}
+
+/// Copies the autoencoder of a run or an encoded data set into a run that has none.
+pub(crate) fn adopt(from: &Path, run: &Path) -> Outcome {
+    let (from, to) = (folder(from), folder(run));
+    if latest(&to)?.is_some() {
+        return Ok(());
+    }
+    let Some(checkpoint) = latest(&from)? else {
+        return Ok(());
+    };
+    Checkpoint::open(&checkpoint)?.verify()?;
+    let name = checkpoint.file_name().unwrap_or_default();
+    // Under a hidden name first, so that it is there whole or not at all.
+    let partial = to.join(format!(".copy-{}", std::process::id()));
+    let copied = fs::create_dir_all(&partial).and_then(|()| {
+        for entry in fs::read_dir(&checkpoint)? {
+            let entry = entry?;
+            fs::copy(entry.path(), partial.join(entry.file_name()))?;
+        }
+        fs::rename(&partial, to.join(name))
+    });
+    copied.or_run()
+}
+
+/// Takes over the autoencoder that made the latents which a run is to train on.
+pub(crate) fn of_latents(
+    run: &Path,
+    section: &AutoencoderSection,
+    catalog: &Catalog,
+    device: &Device,
+) -> Outcome<Pca> {
+    let sets = catalog.config().all_sets();
+    let paths = sets.iter().flat_map(|set| &set.paths);
+    for path in paths.map(Path::new).filter(|path| path.is_dir()) {
+        adopt(path, run)?;
+    }
+    if latest(&folder(run))?.is_none() {
+        return Err(Failure::input(format!(
+            "data.latents needs the autoencoder that made them, and {} holds none\n  help: copy the folder autoencoder of the encoded data set there",
+            run.display()
+        )));
+    }
+    let pca = read(run, section, device)?;
+    let (is, was) = (identity(&pca), catalog.encoders().latents.as_deref());
+    if was != Some(is.as_str()) {
+        return Err(Failure::input(format!(
+            "the latents were made by the autoencoder {}, but {} holds {is}\n  help: train into another folder, or encode the data with this one",
+            was.unwrap_or("of nobody"),
+            run.display()
+        )));
+    }
+    Ok(pca)
+}
+
 /// Reads the run's autoencoder, or fits it on the data and stores it.
 pub(crate) fn read_or_fit(
     run: &Path,
@@ -60,6 +125,9 @@ pub(crate) fn read_or_fit(
     device: &Device,
     console: Console,
 ) -> Outcome<Pca> {
+    if catalog.config().latents {
+        return of_latents(run, section, catalog, device);
+    }
     let (config, samples) = section.pca();
     let meta = json!({
         "kind": "pca",

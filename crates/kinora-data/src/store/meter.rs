@@ -10,12 +10,18 @@ use bytes::Bytes;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meter {
     held: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
 }
 
 impl Meter {
     /// Bytes in use, and those that are reserved.
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Relaxed)
+    }
+
+    /// The most that it ever was.
+    pub(crate) fn most(&self) -> u64 {
+        self.most.load(Relaxed)
     }
 
     /// Shares a buffer, and counts it until its last slice is gone.
@@ -29,7 +35,8 @@ impl Meter {
 
     /// Counts bytes until the value is dropped.
     pub(crate) fn hold(&self, bytes: u64) -> Hold {
-        self.held.fetch_add(bytes, Relaxed);
+        let held = self.held.fetch_add(bytes, Relaxed) + bytes;
+        self.most.fetch_max(held, Relaxed);
         Hold {
             meter: self.clone(),
             bytes,
@@ -39,7 +46,8 @@ impl Meter {
     /// Counts bytes if the sum stays within `bound`.
     pub(crate) fn try_hold(&self, bytes: u64, bound: u64) -> Option<Hold> {
         let add = |held: u64| held.checked_add(bytes).filter(|&sum| sum <= bound);
-        self.held.fetch_update(Relaxed, Relaxed, add).ok()?;
+        let before = self.held.fetch_update(Relaxed, Relaxed, add).ok()?;
+        self.most.fetch_max(before + bytes, Relaxed);
         Some(Hold {
             meter: self.clone(),
             bytes,
@@ -82,6 +90,10 @@ pub struct Traffic {
     pub retries: u64,
     /// Seconds that threads waited for reads, summed over the threads.
     pub waited_s: f64,
+    /// Bytes of rows, read or being read, that are in memory now.
+    pub held: u64,
+    /// The most that this ever was.
+    pub most_held: u64,
 }
 
 /// Adds up [`Traffic`].
@@ -94,8 +106,10 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self, meter: &Meter) -> Traffic {
         Traffic {
+            held: meter.held(),
+            most_held: meter.most(),
             bytes: self.bytes.load(Relaxed),
             requests: self.requests.load(Relaxed),
             retries: self.retries.load(Relaxed),

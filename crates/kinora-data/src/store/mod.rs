@@ -108,7 +108,7 @@ impl Storage {
 
     /// What was asked of all stores so far.
     pub fn traffic(&self) -> Traffic {
-        self.counters.traffic()
+        self.counters.traffic(&self.meter)
     }
 
     fn network(&self) -> Result<&Network, StoreError> {

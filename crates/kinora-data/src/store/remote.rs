@@ -295,7 +295,7 @@ impl Remote {
     /// Whether an error may pass.
     fn judge(&self, name: &str, error: &object_store::Error) -> Trouble {
         use object_store::Error;
-        let text = error.to_string();
+        let text = causes(error);
         let object = self.display(name);
         let reason = self.options.scrub(&text);
         let denied = |reason| {
@@ -385,7 +385,8 @@ fn build(
     };
     let timeout = options.timeout();
     let client = ClientOptions::new()
-        .with_timeout(timeout)
+        // A bound behind our own, which says what has happened.
+        .with_timeout(timeout * 2)
         .with_connect_timeout(timeout.min(Duration::from_secs(10)));
     let plain = |name: &str| {
         let endpoint = options.options.iter().find(|(key, value)| {
@@ -459,6 +460,20 @@ fn build(
             "azure_"
         ),
     })
+}
+
+/// An error's text, and that of the cause behind all others if it says more.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let last = cause.to_string();
+    if !text.contains(&last) {
+        text = format!("{text}: {last}");
+    }
+    text
 }
 
 fn complete(bytes: Bytes, wanted: u64) -> Result<Bytes, Trouble> {

@@ -1,6 +1,6 @@
 //! The command line of `kinora data`.
 
-use super::Changes;
+use super::{Changes, ConfigArgs};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -13,6 +13,8 @@ pub(crate) enum Data {
     Make(Make),
     /// Show what a data set holds, and how the configuration's buckets take it
     Inspect(DataInspect),
+    /// Write the latents of a data set once, so that training need not decode or encode
+    Encode(DataEncode),
     /// Check that a data set is whole: its files against the manifest, its media against their hashes
     Check(DataCheck),
 }
@@ -118,6 +120,21 @@ pub(crate) struct Shapes {
     /// Other seeds draw other samples
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DataEncode {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// The folder that gets the shards of latents, and the autoencoder that made them
+    #[arg(long, short)]
+    pub(crate) out: PathBuf,
+    /// Say how many samples, bytes and seconds it would be, and end
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Show no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,

@@ -2,7 +2,7 @@
 
 mod data;
 
-pub(crate) use data::{Data, DataCheck, DataInspect, Ingest, Make, Shapes};
+pub(crate) use data::{Data, DataCheck, DataEncode, DataInspect, Ingest, Make, Shapes};
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;

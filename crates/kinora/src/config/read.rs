@@ -28,7 +28,19 @@ pub(crate) fn read(path: &Path, set: &[String]) -> Outcome<RunConfig> {
     }
     config.resolve()?;
     config.check()?;
+    if let Some(data) = &mut config.data {
+        data.store.environment = credentials();
+    }
     Ok(config)
+}
+
+/// The variables that object stores take credentials from.
+fn credentials() -> Vec<(String, String)> {
+    let stores = ["AWS_", "GOOGLE_", "AZURE_"];
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| stores.iter().any(|store| name.starts_with(store)))
+        .collect()
 }
 
 /// Reads the configuration that a run's folder holds.

@@ -9,6 +9,7 @@ macro_rules! say {
 
 mod data;
 mod doctor;
+mod encode;
 mod eval;
 mod generate;
 mod inspect;
@@ -33,7 +34,7 @@ pub(crate) fn dispatch(cli: Cli, here: &Here) -> Outcome {
         Verb::Launch(args) => launch::launch(&args),
         Verb::Plan(args) => plan::plan(&args),
         Verb::Verify(args) => verify::verify(&args, here),
-        Verb::Data(args) => data::data(&args),
+        Verb::Data(args) => data::data(&args, here),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
     }

@@ -157,7 +157,8 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
     let out = &config.run.out;
     own_folder(out)?;
     same_run(out, config)?;
-    if let Some(shapes) = &config.shapes {
+    // Latents of such a data set are made by `data encode`.
+    if let Some(shapes) = config.shapes.as_ref().filter(|_| !wanted.data.latents) {
         make_if_missing(shapes, Path::new(&wanted.data.paths[0]), console)?;
     }
     let catalog = Arc::new(Catalog::open(&wanted.data)?);

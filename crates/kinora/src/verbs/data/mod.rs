@@ -9,16 +9,18 @@ pub(crate) use make::make_if_missing;
 
 use crate::cli::Data;
 use crate::failure::{Failure, Outcome};
+use crate::ranks::Here;
 use kinora_data::{Storage, StoreOptions};
 use kinora_ingest::IngestError;
 use std::sync::Arc;
 
-pub(crate) fn data(args: &Data) -> Outcome {
+pub(crate) fn data(args: &Data, here: &Here) -> Outcome {
     match args {
         Data::Ingest(args) => ingest::ingest(args),
         Data::Make(args) => make::make(args),
         Data::Inspect(args) => inspect::inspect(args),
         Data::Check(args) => check::check(args),
+        Data::Encode(args) => super::encode::encode(args, here),
     }
 }
 

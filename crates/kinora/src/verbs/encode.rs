@@ -1,0 +1,213 @@
+//! `kinora data encode`: latents of a whole data set, written once.
+
+use super::console;
+use crate::autoencoder;
+use crate::cli::DataEncode;
+use crate::config::{RunConfig, read};
+use crate::device::{RankDevices, host};
+use crate::failure::{Failure, OrInput, OrRun, Outcome};
+use crate::ranks::Here;
+use crate::whole;
+use kinora_data::{Catalog, MANIFEST};
+use kinora_train::{Encode, EncodeReport, seconds_per_sample};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The file of the folder that says what it was made from.
+const RECORD: &str = "encode.json";
+
+/// What decides the latents: a job goes on only with the same.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Record {
+    data: String,
+    start: String,
+    crop: String,
+    autoencoder: String,
+    /// Filled when the job is done.
+    report: Option<EncodeReport>,
+}
+
+pub(crate) fn encode(args: &DataEncode, here: &Here) -> Outcome {
+    let config = read(&args.config.config, &args.config.changes.set)?;
+    let data = config.need(&config.data, "data", "data encode")?;
+    config.need(&config.autoencoder, "autoencoder", "data encode")?;
+    if data.latents {
+        return Err(Failure::input(
+            "data.latents is set: what it names is encoded already\n  help: name the media in data.paths, and leave data.latents out",
+        ));
+    }
+    let devices = RankDevices::open(&config)?;
+    let ranks = here.ranks(&config)?;
+    let console = console(args.quiet || !ranks.lead());
+    if args.dry_run {
+        let scratch = Scratch::new()?;
+        return ranks
+            .first(|| prepare(&scratch.0, args.quiet, &config))
+            .map(|_| ());
+    }
+    let prepared = ranks.first(|| prepare(&args.out, args.quiet, &config))?;
+    if prepared.as_ref().is_some_and(|job| job.is_none()) {
+        return Ok(());
+    }
+    let job = match prepared.flatten() {
+        Some(job) => job,
+        // The first process has made the folder.
+        None => ranks.busy(|| open(&config, &args.out))?,
+    };
+    let total: u64 = job.catalog.samples().iter().sum();
+    let world = config.mesh.ranks() as u64;
+    let bar =
+        Arc::new(console.progress(total.div_ceil(world), "encoding on the first rank, sample"));
+    let (job, shown) = (Arc::new(job), bar.clone());
+    let shared = job.clone();
+    let report = ranks.run(devices, move |sharding, _| {
+        let lead = sharding.rank() == 0;
+        let progress = |seen| {
+            if lead {
+                shown.at(seen);
+            }
+        };
+        shared.run(&sharding, &progress)
+    })?;
+    drop(bar);
+    let Some(report) = report else {
+        return Ok(());
+    };
+    for reason in report.reasons.iter().take(10) {
+        eprintln!("left out {reason}");
+    }
+    let (samples, dropped) = (report.samples, report.dropped);
+    write_record(&args.out, &job, Some(report))?;
+    job.forget_pieces().or_run()?;
+    say!(
+        "encoded {samples} samples into {}, {dropped} left out",
+        args.out.display()
+    );
+    say!(
+        "train on them with:\n  --set data.paths='\"{}\"' --set data.latents=true",
+        args.out.display()
+    );
+    Ok(())
+}
+
+/// A folder for what a dry run needs, which nobody shall find.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Outcome<Self> {
+        let name = format!("kinora-encode-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).or_run()?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is small, and the system's to clear away.
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Everything that one process alone does: the folder, its autoencoder, the estimate. `None` if all is
+/// done already.
+fn prepare(out: &Path, quiet: bool, config: &RunConfig) -> Outcome<Option<Encode>> {
+    let (data, section) = (
+        config.need(&config.data, "data", "data encode")?,
+        config.need(&config.autoencoder, "autoencoder", "data encode")?,
+    );
+    let catalog = Arc::new(Catalog::open(data)?);
+    let known = out.join(RECORD).exists();
+    if !known && out.is_dir() && fs::read_dir(out).or_run()?.next().is_some() {
+        return Err(Failure::input(format!(
+            "{} holds other files\n  help: give --out a folder of its own",
+            out.display()
+        )));
+    }
+    fs::create_dir_all(out).or_run()?;
+    // The run's own autoencoder if it has one, else one that is fitted here and stays here.
+    autoencoder::adopt(&config.run.out, out)?;
+    let console = super::console(quiet);
+    let pca = autoencoder::read_or_fit(out, section, &catalog, &host(), console)?;
+    let job = Encode {
+        catalog,
+        identity: autoencoder::identity(&pca),
+        autoencoder: Arc::new(pca),
+        out: out.to_path_buf(),
+    };
+    if known {
+        let json = fs::read(out.join(RECORD)).or_run()?;
+        let was: Record = serde_json::from_slice(&json).or_input()?;
+        let is = record(&job, None);
+        if (&was.data, &was.start, &was.crop, &was.autoencoder)
+            != (&is.data, &is.start, &is.crop, &is.autoencoder)
+        {
+            return Err(Failure::input(format!(
+                "{} was begun with other data or settings:\n  it was {was:?}\n  it is {is:?}\n  help: restore them, or give another --out",
+                out.display()
+            )));
+        }
+        if let Some(report) = was.report.filter(|_| out.join(MANIFEST).exists()) {
+            say!(
+                "{} is already encoded: {} samples",
+                out.display(),
+                report.samples
+            );
+            return Ok(None);
+        }
+    } else {
+        write_record(out, &job, None)?;
+    }
+    let samples: u64 = job.catalog.samples().iter().sum();
+    let bytes = job.bytes().or_input()?;
+    let seconds = seconds_per_sample(&job, &host()).or_run()? * samples as f64;
+    say!(
+        "{samples} samples become {:.1} MB of latents before compression, in about {} on {} ranks",
+        bytes as f64 / 1e6,
+        duration(seconds / config.mesh.ranks() as f64),
+        config.mesh.ranks()
+    );
+    let left_out = job.catalog.left_out().total();
+    if left_out > 0 {
+        say!("{left_out} samples fit no bucket; kinora data inspect says why");
+    }
+    Ok(Some(job))
+}
+
+fn open(config: &RunConfig, out: &Path) -> Outcome<Encode> {
+    let data = config.need(&config.data, "data", "data encode")?;
+    let section = config.need(&config.autoencoder, "autoencoder", "data encode")?;
+    let pca = autoencoder::read(out, section, &host())?;
+    Ok(Encode {
+        catalog: Arc::new(Catalog::open(data)?),
+        identity: autoencoder::identity(&pca),
+        autoencoder: Arc::new(pca),
+        out: out.to_path_buf(),
+    })
+}
+
+fn record(job: &Encode, report: Option<EncodeReport>) -> Record {
+    let config = job.catalog.config();
+    Record {
+        data: job.catalog.fingerprint(),
+        start: format!("{:?}", config.start),
+        crop: format!("{:?}", config.crop),
+        autoencoder: job.identity.clone(),
+        report,
+    }
+}
+
+fn write_record(out: &Path, job: &Encode, report: Option<EncodeReport>) -> Outcome {
+    let json = serde_json::to_vec_pretty(&record(job, report)).or_run()?;
+    whole::write(&out.join(RECORD), &json).or_run()
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
