@@ -8,6 +8,7 @@ mod clips;
 mod encode;
 mod faults;
 mod fixture;
+mod ingest;
 mod launch;
 mod models;
 mod mutants;

@@ -109,6 +109,13 @@ impl Running {
         }
     }
 
+    /// Ends it as `kill -9` does, unless it has ended by itself; whether it was ended.
+    pub(crate) fn kill_if_running(mut self) -> bool {
+        self.0.kill().expect("a child can be killed");
+        let status = self.0.wait().expect("a child can be waited for");
+        status.code().is_none()
+    }
+
     /// Ends it as `kill -9` does.
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("a running process can be killed");

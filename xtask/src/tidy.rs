@@ -76,11 +76,12 @@ pub const RULES: &[Rule] = &[
 ];
 
 /// Crates without Burn in them.
-const BURN_FREE: [&str; 8] = [
+const BURN_FREE: [&str; 9] = [
     "kinora-comm",
     "kinora-mesh",
     "kinora-media",
     "kinora-data",
+    "kinora-ingest",
     "kinora-shapes",
     "kinora-track",
     "kinora-ckpt",

@@ -1,5 +1,6 @@
 //! Local files, read straight: an object store's layers would cost more than the reading.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::ops::Range;
@@ -19,12 +20,22 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn list(&self) -> Result<Vec<Object>, StoreError> {
         let mut objects = Vec::new();
-        self.walk(&self.root, &mut objects)?;
+        self.walk(&self.root, &mut HashSet::new(), &mut objects)?;
         Ok(objects)
     }
 
-    fn walk(&self, folder: &Path, objects: &mut Vec<Object>) -> Result<(), StoreError> {
+    /// `entered` holds the real paths of folders, each of which is listed once: links may lead in
+    /// circles.
+    fn walk(
+        &self,
+        folder: &Path,
+        entered: &mut HashSet<PathBuf>,
+        objects: &mut Vec<Object>,
+    ) -> Result<(), StoreError> {
         let failed = |error: std::io::Error| system(folder, &error);
+        if !entered.insert(folder.canonicalize().map_err(failed)?) {
+            return Ok(());
+        }
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -33,7 +44,7 @@ impl Local {
                 continue;
             }
             if path.is_dir() {
-                self.walk(&path, objects)?;
+                self.walk(&path, entered, objects)?;
             } else {
                 let inside = path.strip_prefix(&self.root).unwrap_or(&path);
                 objects.push(self.stat(&inside.to_string_lossy().replace('\\', "/"))?);

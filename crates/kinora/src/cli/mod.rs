@@ -1,5 +1,9 @@
 //! The command line.
 
+mod data;
+
+pub(crate) use data::{Data, DataCheck, DataEncode, DataInspect, Ingest, Make, Shapes};
+
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -33,7 +37,7 @@ pub(crate) enum Verb {
     Plan(Plan),
     /// Prove that the plan computes what one rank does: a small model of the same cut, sharded and whole
     Verify(Verify),
-    /// Make a data set, or look into one
+    /// Make a data set, of your own media or of shapes, or look into one
     #[command(subcommand)]
     Data(Data),
     /// Show what a run has done, and check its newest checkpoint
@@ -197,76 +201,6 @@ pub(crate) struct Verify {
     /// Show no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Data {
-    /// Make a data set of moving shapes with captions
-    #[command(subcommand)]
-    Make(Make),
-    /// Show what a data set holds, and how the configuration's buckets take it
-    Inspect(DataInspect),
-    /// Write the latents of a data set once, so that training need not decode or encode
-    Encode(DataEncode),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Make {
-    /// Moving coloured shapes, in Parquet shards of MP4, PNG and JPEG
-    Shapes(Shapes),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Shapes {
-    /// The folder to make
-    #[arg(long, short)]
-    pub(crate) out: PathBuf,
-    /// Videos
-    #[arg(long, default_value_t = 3000)]
-    pub(crate) videos: u64,
-    /// Images
-    #[arg(long, default_value_t = 1500)]
-    pub(crate) images: u64,
-    /// How far from the middle objects are placed, in pixels of a 32-pixel frame: 3 is easy, 99 is
-    /// anywhere they fit
-    #[arg(long, default_value_t = 3.0)]
-    pub(crate) freedom: f64,
-    /// Frames of a video
-    #[arg(long, default_value_t = 16)]
-    pub(crate) frames: usize,
-    /// Height and width in pixels
-    #[arg(long, default_value_t = 32)]
-    pub(crate) size: usize,
-    /// Other seeds draw other samples
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Show no progress
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct DataEncode {
-    #[command(flatten)]
-    pub(crate) config: ConfigArgs,
-    /// The folder that gets the shards of latents, and the autoencoder that made them
-    #[arg(long, short)]
-    pub(crate) out: PathBuf,
-    /// Say how many samples, bytes and seconds it would be, and end
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Show no progress
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct DataInspect {
-    #[command(flatten)]
-    pub(crate) config: ConfigArgs,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
