@@ -26,6 +26,7 @@ mod mp4_read;
 mod mp4_write;
 mod picture;
 mod plane_fit;
+mod resample;
 mod sheet;
 mod sink;
 mod source;
