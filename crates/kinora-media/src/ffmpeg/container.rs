@@ -19,6 +19,8 @@ pub(crate) struct Container<'a> {
     packets: Vec<(i64, bool)>,
     /// When each frame is shown, in order.
     shown: Vec<i64>,
+    /// Whether the container does not know when its frames are shown, so that they are counted.
+    counted: bool,
 }
 
 impl<'a> Container<'a> {
@@ -43,8 +45,13 @@ impl<'a> Container<'a> {
         }
         // Some old containers know when a packet is decoded, and not when it is shown; without
         // either, the order is all there is.
-        let shown_at =
-            |index: usize, head: &Head| head.shown_at.or(head.decoded_at).unwrap_or(index as i64);
+        let counted = heads.iter().any(|head| head.shown_at.is_none());
+        let undated = heads.iter().any(|head| head.decoded_at.is_none());
+        let shown_at = |index: usize, head: &Head| match counted {
+            true if undated => index as i64,
+            true => head.decoded_at.unwrap_or(0),
+            false => head.shown_at.unwrap_or(0),
+        };
         let packets: Vec<(i64, bool)> = heads
             .iter()
             .enumerate()
@@ -69,6 +76,7 @@ impl<'a> Container<'a> {
             timeline,
             packets,
             shown,
+            counted,
         })
     }
 
@@ -98,7 +106,7 @@ impl<'a> Container<'a> {
         let mut packet = Packet::new()?;
         // Some containers find their way only roughly: then decoding starts at the beginning.
         let mut ready = false;
-        if let Some(entry) = entry.filter(|&entry| entry > self.shown[0]) {
+        if let Some(entry) = entry.filter(|&entry| entry > self.shown[0] && !self.counted) {
             ready = input.seek(entry) && input.next(&mut packet)? && {
                 let head = packet.head();
                 head.key && head.shown_at.is_some_and(|time| time <= wanted)
@@ -112,8 +120,9 @@ impl<'a> Container<'a> {
         let mut painter = Painter {
             container: self,
             converter: Converter::new(),
-            rgb: Vec::new(),
+            scratch: Vec::new(),
             begin,
+            came: 0,
             damaged: false,
         };
         loop {
@@ -145,9 +154,11 @@ impl<'a> Container<'a> {
 struct Painter<'a> {
     container: &'a Container<'a>,
     converter: Converter,
-    rgb: Vec<u8>,
+    scratch: Vec<u8>,
     /// When the frame is shown at which decoding began, if that is not the first.
     begin: Option<i64>,
+    /// Pictures so far.
+    came: usize,
     damaged: bool,
 }
 
@@ -157,7 +168,12 @@ impl Painter<'_> {
         let Some(next) = sink.next() else {
             return Ok(());
         };
-        let time = picture.time();
+        let time = if container.counted {
+            container.shown.get(self.came).copied()
+        } else {
+            picture.time()
+        };
+        self.came += 1;
         // Frames in front of the one where decoding began lack what they are predicted from.
         if self
             .begin
@@ -193,7 +209,7 @@ impl Painter<'_> {
         }
         let turns = container.stream.turns;
         let signal = picture.signal();
-        if let Some(planes) = picture.planes() {
+        if let Some(planes) = picture.planes(&mut self.scratch) {
             let signal = Signal {
                 matrix: if signal.matrix == 0 { 2 } else { signal.matrix },
                 full_range: signal.full_range,
@@ -214,7 +230,7 @@ impl Painter<'_> {
             _ => 5,
         };
         self.converter
-            .rgb(picture, matrix, signal.full_range, &mut self.rgb)?;
-        picture::put_rgb(&self.rgb, size, turns, sink)
+            .rgb(picture, matrix, signal.full_range, &mut self.scratch)?;
+        picture::put_rgb(&self.scratch, size, turns, sink)
     }
 }

@@ -291,39 +291,60 @@ impl Picture<'_> {
         }
     }
 
-    /// Its planes, if they are 8-bit 4:2:0.
-    pub(super) fn planes(&self) -> Option<Planes<'_>> {
-        use ffi::AVPixelFormat::{AV_PIX_FMT_YUV420P, AV_PIX_FMT_YUVJ420P};
-        if !matches!(self.format, AV_PIX_FMT_YUV420P | AV_PIX_FMT_YUVJ420P)
-            || self.frame.format != self.format as c_int
+    /// Its planes, if they are 4:2:0; those of more than 8 bits are rounded to 8, in `scratch`.
+    pub(super) fn planes<'b>(&'b self, scratch: &'b mut Vec<u8>) -> Option<Planes<'b>> {
+        use ffi::AVPixelFormat as Format;
+        let (bytes, shift) = match self.format {
+            Format::AV_PIX_FMT_YUV420P | Format::AV_PIX_FMT_YUVJ420P => (1, 0),
+            Format::AV_PIX_FMT_YUV420P10LE => (2, 2),
+            Format::AV_PIX_FMT_YUV420P12LE => (2, 4),
+            _ => return None,
+        };
+        let size = self.size();
+        let half = size.map(|side| side.div_ceil(2));
+        let strides = [0, 1, 2].map(|plane| self.frame.linesize[plane]);
+        if self.frame.format != self.format as c_int
+            || size.contains(&0)
+            || strides[1] != strides[2]
+            || strides.iter().any(|&stride| stride <= 0)
+            || self.frame.data[..3].iter().any(|data| data.is_null())
         {
             return None;
         }
-        let [height, width] = self.size();
-        let [rows, columns] = [height.div_ceil(2), width.div_ceil(2)];
-        let strides = [0, 1, 2].map(|plane| self.frame.linesize[plane]);
-        let same = strides[1] == strides[2];
-        if height == 0 || width == 0 || !same || strides.iter().any(|&stride| stride <= 0) {
-            return None;
-        }
-        let [luma, chroma, _] = strides.map(|stride| stride as usize);
-        let plane = |index: usize, stride: usize, rows: usize, columns: usize| {
-            // SAFETY: a picture of this format has three planes of so many rows and columns, whose
-            // rows lie a stride apart; they live as long as the frame.
-            let plane = unsafe {
-                std::slice::from_raw_parts(self.frame.data[index], stride * (rows - 1) + columns)
-            };
-            plane
+        let raw = |index: usize| {
+            let [rows, columns] = if index == 0 { size } else { half };
+            let length = strides[index] as usize * (rows - 1) + columns * bytes;
+            // SAFETY: a picture of these formats has three planes of so many rows and columns,
+            // whose rows lie a stride apart; they live as long as the frame.
+            unsafe { std::slice::from_raw_parts(self.frame.data[index].cast_const(), length) }
         };
-        if self.frame.data[..3].iter().any(|data| data.is_null()) {
-            return None;
+        if bytes == 1 {
+            return Some(Planes {
+                y: raw(0),
+                u: raw(1),
+                v: raw(2),
+                strides: [strides[0] as usize, strides[1] as usize],
+                size,
+            });
         }
+        scratch.clear();
+        for index in 0..3 {
+            let columns = if index == 0 { size[1] } else { half[1] };
+            for row in raw(index).chunks(strides[index] as usize) {
+                scratch.extend(row[..2 * columns].chunks_exact(2).map(|sample| {
+                    let sample = u32::from(u16::from_le_bytes([sample[0], sample[1]]));
+                    ((sample + (1 << (shift - 1))) >> shift).min(255) as u8
+                }));
+            }
+        }
+        let (y, chroma) = scratch.split_at(size[0] * size[1]);
+        let (u, v) = chroma.split_at(half[0] * half[1]);
         Some(Planes {
-            y: plane(0, luma, height, width),
-            u: plane(1, chroma, rows, columns),
-            v: plane(2, chroma, rows, columns),
-            strides: [luma, chroma],
-            size: [height, width],
+            y,
+            u,
+            v,
+            strides: [size[1], half[1]],
+            size,
         })
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn run(
     let fed = video.needed(bytes, entry, wanted, false);
     let mut codec = Codec::h264(threads, video.reorder())?;
     let mut packet = Packet::new()?;
-    let mut damaged = false;
+    let (mut damaged, mut deep) = (false, Vec::new());
     for count in 0..=fed.len() {
         let next = match fed.get(count) {
             Some(&index) => {
@@ -40,7 +40,7 @@ pub(crate) fn run(
             if damaged {
                 return Err(MediaError::mp4("its slices do not decode"));
             }
-            let planes = picture.planes().ok_or_else(|| {
+            let planes = picture.planes(&mut deep).ok_or_else(|| {
                 MediaError::mp4("a picture of another format than the stream's parameters promise")
             })?;
             picture::put(&planes, video.look(planes.size)?, sink)
