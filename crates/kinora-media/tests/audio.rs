@@ -88,7 +88,7 @@ fn sound_is_what_ffmpeg_decodes_and_lines_up_with_its_source() {
     let delayed = ["-movflags", "frag_keyframe+delay_moov"];
     let alone = ["-i", written];
     // Name, options, codec, greatest error against ffmpeg's decoder and against the source.
-    let files: [File; 11] = [
+    let files: [File<'_>; 11] = [
         (
             "bframes.mp4",
             vec![&picture, &x264, &["-c:a", "aac", "-b:a", "256k"]],
