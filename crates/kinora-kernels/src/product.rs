@@ -11,9 +11,13 @@ use std::sync::Arc;
 
 /// `a b`, of `[M, K]` and `[K, N]`.
 pub fn product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
-    if !routed(&a) {
+    if !routed(&a, &b) {
         return a.matmul(b);
     }
+    differentiable(a, b)
+}
+
+fn differentiable(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     custom([a, b], |[a, b]| {
         let dtype = a.dtype();
         let out = plain_product(a.clone(), b.clone(), dtype);
@@ -31,7 +35,7 @@ pub fn product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
 /// `dtype`, which is as wide or wider.
 pub(crate) fn plain_product<const D: usize>(a: Tensor<D>, b: Tensor<D>, dtype: DType) -> Tensor<D> {
     #[cfg(feature = "cuda")]
-    if routed(&a)
+    if routed(&a, &b)
         && let Some(product) = routines::product(&a, &b, dtype)
     {
         return product;
@@ -39,15 +43,46 @@ pub(crate) fn plain_product<const D: usize>(a: Tensor<D>, b: Tensor<D>, dtype: D
     cast(a, dtype).matmul(cast(b, dtype))
 }
 
-/// Whether there are routines to choose among.
+/// Whether there are routines to choose among, and the choice matters.
 #[cfg(feature = "cuda")]
-fn routed<const D: usize>(tensor: &Tensor<D>) -> bool {
-    use burn::backend::DispatchDevice;
-    matches!(tensor.dtype(), DType::F32 | DType::BF16)
-        && matches!(tensor.device().as_dispatch(), DispatchDevice::Cube(_))
+fn routed<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
+    matches!(a.dtype(), DType::F32 | DType::BF16)
+        && routines::on_gpu(&a.device())
+        && routines::fits(a, b)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn routed<const D: usize>(_: &Tensor<D>) -> bool {
+fn routed<const D: usize>(_: &Tensor<D>, _: &Tensor<D>) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    /// The backward pass of its own, on the CPU, beside that of the backend's product.
+    #[test]
+    fn gradients_are_those_of_the_backends_product() {
+        let device = Device::flex().autodiff();
+        let new = |rows: usize, cols: usize, step: f64| {
+            let values: Vec<f64> = (0..rows * cols).map(|i| (i as f64 * step).sin()).collect();
+            let data = TensorData::new(values, [rows, cols]);
+            Tensor::<2>::from_data(data, (&device, DType::F64)).require_grad()
+        };
+        let results = [
+            differentiable as fn(Tensor<2>, Tensor<2>) -> Tensor<2>,
+            Tensor::matmul,
+        ]
+        .map(|multiply| {
+            let (a, b) = (new(3, 5, 0.7), new(5, 4, 0.3));
+            let out = multiply(a.clone(), b.clone());
+            let mut gradients = (out.clone() * new(3, 4, 1.1)).sum().backward();
+            let [a, b] = [a, b].map(|x| x.grad_remove(&mut gradients).expect("a gradient"));
+            [out.inner(), a, b].map(|x| x.into_data().iter::<f64>().collect::<Vec<f64>>())
+        });
+        for (got, want) in results[0].iter().flatten().zip(results[1].iter().flatten()) {
+            assert!((got - want).abs() < 1e-12, "{got} instead of {want}");
+        }
+    }
 }

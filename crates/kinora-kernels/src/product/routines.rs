@@ -1,7 +1,7 @@
 //! The routines of GPUs for matrix products, and which of them is taken.
 
-use burn::backend::Cuda;
-use burn::tensor::{DType, Tensor};
+use burn::backend::{Cuda, DispatchDevice};
+use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
@@ -17,6 +17,8 @@ use cubek::std::InputBinding;
 
 // Below this a routine's tiles are mostly empty, and Burn's own choice is as good.
 const LEAST: usize = 64;
+// Multiplications: smaller ones are over before the next is launched, whatever the routine.
+const WORK: usize = 1 << 28;
 // Of elements, so that rows begin where 16 bytes do.
 const MULTIPLE: usize = 8;
 
@@ -144,20 +146,27 @@ fn fastest() -> Strategy {
     }))
 }
 
-/// The product in the type `dtype`, or nothing if it is too small or too odd for the fast routine.
+// An autodiff device names the one that it computes on.
+pub(super) fn on_gpu(device: &Device) -> bool {
+    let device = device.clone().inner();
+    matches!(device.as_dispatch(), DispatchDevice::Cube(_))
+}
+
+/// Whether the product `[.., M, K]` and `[.., K, N]` is large and even enough for the fast routine.
+pub(super) fn fits<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
+    let (of_a, of_b) = (a.dims(), b.dims());
+    let sides = [of_a[D - 2], of_a[D - 1], of_b[D - 1]];
+    let even = |side: &usize| *side >= LEAST && side.is_multiple_of(MULTIPLE);
+    let work: usize = of_a.iter().product::<usize>() * of_b[D - 1];
+    sides.iter().all(even) && work >= WORK && of_a[..D - 2] == of_b[..D - 2]
+}
+
+/// The product in the type `dtype`, or nothing if the fast routine cannot make it.
 pub(super) fn product<const D: usize>(
     a: &Tensor<D>,
     b: &Tensor<D>,
     dtype: DType,
 ) -> Option<Tensor<D>> {
-    let (of_a, of_b) = (a.dims(), b.dims());
-    let sides = [of_a[D - 2], of_a[D - 1], of_b[D - 1]];
-    let fits = sides
-        .iter()
-        .all(|&side| side >= LEAST && side.is_multiple_of(MULTIPLE));
-    if !fits || of_a[..D - 2] != of_b[..D - 2] {
-        return None;
-    }
     let routine = Routine {
         name: "fastest",
         strategy: fastest(),
