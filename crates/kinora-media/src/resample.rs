@@ -5,8 +5,9 @@
 //! processor takes many pixels at once. The sums are rounded alike on every processor.
 
 use std::f64::consts::PI;
+use std::ops::Range;
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 /// Resizes planes, and keeps weights and scratch memory between them.
 pub(crate) struct Resampler {
@@ -53,11 +54,22 @@ impl Resampler {
         let [down, across] = [down, across].map(|at| &self.kernels[at]);
         let (first, end) = across.reach();
         self.turned.resize((end - first) * to[0], 0);
-        let turned = &mut self.turned[..];
-        self.arch.dispatch(|| {
-            // Each pass turns rows into columns, so that two passes end upright.
-            pass(plane.bytes, plane.stride, first..end, down, 0, turned);
-            pass(turned, to[0], 0..to[0], across, first, out);
+        // Each pass turns rows into columns, so that two passes end upright.
+        self.arch.dispatch(Pass {
+            bytes: plane.bytes,
+            stride: plane.stride,
+            columns: first..end,
+            kernel: down,
+            skipped: 0,
+            out: &mut self.turned,
+        });
+        self.arch.dispatch(Pass {
+            bytes: &self.turned,
+            stride: to[0],
+            columns: 0..to[0],
+            kernel: across,
+            skipped: first,
+            out,
         });
     }
 
@@ -151,59 +163,69 @@ fn lanczos(x: f64) -> f64 {
 /// Pixels that are summed at once: as many as fit into a few registers.
 const BLOCK: usize = 32;
 
-/// Sums rows by the weights of a kernel, whose row 0 is `skipped` above the first one here. Row `y` of
-/// the sums becomes column `y` of `out`, `[columns, to]`.
-#[inline(always)]
-fn pass(
-    bytes: &[u8],
+/// Sums rows by the weights of a kernel. Row `y` of the sums becomes column `y` of `out`,
+/// `[columns, to]`.
+struct Pass<'a> {
+    bytes: &'a [u8],
     stride: usize,
-    columns: std::ops::Range<usize>,
-    kernel: &Kernel,
+    columns: Range<usize>,
+    kernel: &'a Kernel,
+    /// The kernel's row that is the first one here.
     skipped: usize,
-    out: &mut [u8],
-) {
-    let to = kernel.shape.to;
-    let width = columns.len();
-    for (y, (&first, weights)) in kernel
-        .first
-        .iter()
-        .zip(kernel.weights.chunks_exact(kernel.taps))
-        .enumerate()
-    {
-        let rows = &bytes[(first - skipped) * stride..];
-        let mut x = 0;
-        while x + BLOCK <= width {
-            let mut sums = [0.5f32; BLOCK];
-            for (row, &weight) in weights.iter().enumerate() {
-                let row = &rows[row * stride + columns.start + x..][..BLOCK];
-                for (sum, &value) in sums.iter_mut().zip(row) {
-                    *sum += weight * f32::from(value);
+    out: &'a mut [u8],
+}
+
+impl WithSimd for Pass<'_> {
+    type Output = ();
+
+    // Inlined into what is compiled for each kind of processor.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let to = self.kernel.shape.to;
+        let taps = self.kernel.taps;
+        let width = self.columns.len();
+        let blocks = width / BLOCK * BLOCK;
+        for y in 0..to {
+            let weights = &self.kernel.weights[y * taps..][..taps];
+            let start = (self.kernel.first[y] - self.skipped) * self.stride + self.columns.start;
+            let rows = &self.bytes[start..];
+            for x in (0..blocks).step_by(BLOCK) {
+                let mut sums = [0.5f32; BLOCK];
+                let mut at = x;
+                for &weight in weights {
+                    let row: &[u8; BLOCK] = rows[at..].first_chunk().expect("a block of a row");
+                    for lane in 0..BLOCK {
+                        sums[lane] += weight * f32::from(row[lane]);
+                    }
+                    at += self.stride;
+                }
+                let target = &mut self.out[x * to + y..][..(BLOCK - 1) * to + 1];
+                for (lane, sum) in sums.into_iter().enumerate() {
+                    target[lane * to] = level(sum);
                 }
             }
-            let mut levels = [0u8; BLOCK];
-            for (level, &sum) in levels.iter_mut().zip(&sums) {
-                *level = sum.clamp(0.0, 255.0) as i32 as u8;
+            for x in blocks..width {
+                let mut sum = 0.5f32;
+                for (row, &weight) in weights.iter().enumerate() {
+                    sum += weight * f32::from(rows[row * self.stride + x]);
+                }
+                self.out[x * to + y] = level(sum);
             }
-            let target = &mut out[x * to + y..];
-            for (index, &level) in levels.iter().enumerate() {
-                target[index * to] = level;
-            }
-            x += BLOCK;
-        }
-        for x in x..width {
-            let mut sum = 0.5f32;
-            for (row, &weight) in weights.iter().enumerate() {
-                sum += weight * f32::from(rows[row * stride + columns.start + x]);
-            }
-            out[x * to + y] = sum.clamp(0.0, 255.0) as i32 as u8;
         }
     }
 }
 
+/// A sum, cut to what a byte holds; half was added before.
+#[inline(always)]
+fn level(sum: f32) -> u8 {
+    sum.clamp(0.0, 255.0) as i32 as u8
+}
+
 #[cfg(test)]
 mod tests {
-    use fast_image_resize::images::{Image, ImageRef};
-    use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+    use fast_image_resize::images::{TypedImage, TypedImageRef};
+    use fast_image_resize::pixels::U8;
+    use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
     use super::*;
 
@@ -224,15 +246,14 @@ mod tests {
                 let mut found = vec![0; to[0] * to[1]];
                 ours.run(plane, cut, &mut found, to);
                 let mut wanted = vec![0; to[0] * to[1]];
-                let source = ImageRef::new(131, 90, &bytes, PixelType::U8).unwrap();
-                let mut target =
-                    Image::from_slice_u8(to[1] as u32, to[0] as u32, &mut wanted, PixelType::U8)
-                        .unwrap();
+                let source = TypedImageRef::<U8>::from_buffer(131, 90, &bytes).unwrap();
+                let [height, width] = to.map(|side| side as u32);
+                let mut target = TypedImage::<U8>::from_buffer(width, height, &mut wanted).unwrap();
                 let options = ResizeOptions::new()
                     .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
                     .crop(cut[1], cut[0], cut[3], cut[2]);
                 Resizer::new()
-                    .resize(&source, &mut target, &options)
+                    .resize_typed(&source, &mut target, &options)
                     .unwrap();
                 for (at, (&a, &b)) in found.iter().zip(&wanted).enumerate() {
                     assert!(
