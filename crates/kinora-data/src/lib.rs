@@ -47,6 +47,7 @@ pub use grid::{Duration, Grid};
 pub use identity::Identity;
 pub use loader::{Batch, Content, Loader, Part, Sample, Skip, Skipped};
 pub use manifest::{MANIFEST, Manifest, ShardEntry};
+pub use page::check_header as check_page_header;
 pub use record::{Encoded, Record, Wanted};
 pub use scan::{Piece, Scan, Scanned};
 pub use schema::{Encoders, LATENTS_KEY, TEXT_KEY, VERSION, VERSION_KEY};

@@ -10,7 +10,10 @@ const TIMES: u64 = 256;
 
 /// Checks that a page's header, which these bytes begin with, claims no more than the page could
 /// hold. What cannot be read as a header is left to the Parquet reader.
-pub(crate) fn check_header(bytes: &[u8]) -> Result<(), String> {
+///
+/// # Errors
+/// If it claims more, saying how much.
+pub fn check_header(bytes: &[u8]) -> Result<(), String> {
     let mut sizes = Sizes::default();
     // A header that goes beyond the bytes has its sizes at its start all the same.
     _ = Compact { bytes }.fields(&mut |id, value| match id {

@@ -3,10 +3,13 @@
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use kinora_data::{DataError, MANIFEST, Manifest, Object, Storage, Store, StoreError};
+use kinora_data::{
+    DataError, MANIFEST, Manifest, Object, Storage, Store, StoreError, StoreOptions, check_page_header,
+};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
@@ -76,6 +79,8 @@ pub(crate) fn list(storage: &Arc<Storage>, location: &str) -> Result<Listed, Ing
 pub(crate) struct Remote {
     store: Arc<Store>,
     file: Object,
+    /// Whether what is read from the file's middle are pages.
+    pages: bool,
 }
 
 impl Remote {
@@ -83,7 +88,21 @@ impl Remote {
         Self {
             store: listed.store.clone(),
             file: file.clone(),
+            pages: false,
         }
+    }
+
+    /// A file of this machine.
+    pub(crate) fn local(path: &Path) -> Result<Self, String> {
+        let storage = Storage::new(StoreOptions::default());
+        let store = storage.open(&path.to_string_lossy()).map_err(|error| error.to_string())?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let file = store.stat(&name).map_err(|error| error.to_string())?;
+        Ok(Self {
+            store: Arc::new(store),
+            file,
+            pages: false,
+        })
     }
 
     fn fetch(&self, start: u64, length: u64) -> Result<Bytes, StoreError> {
@@ -103,10 +122,18 @@ impl ChunkReader for Remote {
     type T = Pieces;
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<Pieces> {
+        let mut left = Bytes::new();
+        if self.pages {
+            // A size from a damaged header must not decide how much memory is taken.
+            left = self
+                .fetch(start, PIECE)
+                .map_err(|error| ParquetError::External(Box::new(error)))?;
+            check_page_header(&left).map_err(ParquetError::General)?;
+        }
         Ok(Pieces {
             file: self.clone(),
-            at: start,
-            left: Bytes::new(),
+            at: start + left.len() as u64,
+            left,
             piece: PIECE,
         })
     }
@@ -177,7 +204,11 @@ pub(crate) fn rows(
     let fields = footer.schema().fields().iter().enumerate();
     let roots = fields.filter(|(_, field)| wanted(field.name())).map(|(index, _)| index);
     let mask = ProjectionMask::roots(footer.parquet_schema(), roots);
-    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), footer.clone())
+    let file = Remote {
+        pages: true,
+        ..file.clone()
+    };
+    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone())
         .with_row_groups(vec![group])
         .with_projection(mask)
         .with_batch_size(BATCH);

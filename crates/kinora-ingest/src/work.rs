@@ -111,7 +111,8 @@ impl Worker {
 
     fn pieces(&self, item: Item, worked: &mut Worked) -> Result<Vec<Piece>, Refusal> {
         let config = &self.config;
-        let size = item.media.size();
+        let beside = item.audio.as_ref().map_or(0, Hold::size);
+        let size = item.media.size().max(beside);
         if size as f64 > config.max_source_mb * MB {
             return Err(Refusal::new(
                 Rule::TooLarge,

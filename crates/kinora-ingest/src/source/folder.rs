@@ -192,7 +192,9 @@ impl Walk<'_> {
             match fs::metadata(self.root.join(&path)) {
                 Ok(meta) if meta.is_dir() => self.folder(&path),
                 Ok(meta) if meta.is_file() => {
-                    self.count(&path, &meta);
+                    if role(split(&name.to_string_lossy()).1) != Role::Other {
+                        self.count(&path, &meta);
+                    }
                     files.push(name);
                 }
                 Ok(_) => {}

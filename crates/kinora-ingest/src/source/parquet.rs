@@ -1,8 +1,6 @@
 //! Parquet files of other schemas, e.g. those of Hugging Face, whose media are structs of bytes and
 //! path.
 
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -10,11 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_schema::DataType;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -24,6 +18,7 @@ use super::recognise;
 use super::{Fingerprint, Item, Items, Source, Taken, Words};
 use crate::config::ColumnNames;
 use crate::hold::Hold;
+use crate::shards::{self, Remote, guarded};
 use crate::{IngestError, SourceKind};
 
 /// Parquet files, one after the other.
@@ -36,13 +31,10 @@ pub(crate) struct Parquets {
 struct Shard {
     path: PathBuf,
     name: String,
-    /// None if it cannot be read, and why.
-    footer: Result<ArrowReaderMetadata, String>,
+    /// The file and its footer, or why it cannot be read.
+    opened: Result<(Remote, ArrowReaderMetadata), String>,
     rows: u64,
 }
-
-/// Rows of media that are held at once.
-const ROWS: usize = 8;
 
 impl Parquets {
     /// Reads all footers.
@@ -102,24 +94,17 @@ impl Source for Parquets {
     }
 }
 
-/// The reader may panic on a damaged file; then the file is damaged, and no more.
-fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("the reader gave up".into()))
-}
-
 impl Shard {
     fn open(path: PathBuf, names: &ColumnNames) -> Result<Self, IngestError> {
-        let footer = guarded(|| {
-            let file = File::open(&path).map_err(|error| error.to_string())?;
-            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-            let footer = ArrowReaderMetadata::load(&file, options).map_err(|error| error.to_string())?;
-            let negative = footer.metadata().row_groups().iter().any(|group| group.num_rows() < 0);
-            if negative {
-                return Err("a row group has less than no rows".into());
+        let opened = Remote::local(&path).and_then(|file| {
+            let footer = shards::footer(&file)?;
+            let groups = footer.metadata().row_groups();
+            match groups.iter().any(|group| group.num_rows() < 0) {
+                true => Err("a row group has less than no rows".to_owned()),
+                false => Ok((file, footer)),
             }
-            Ok(footer)
         });
-        if let Ok(footer) = &footer {
+        if let Ok((_, footer)) = &opened {
             let schema = footer.schema();
             let there = |name: &str| schema.field_with_name(name).is_ok();
             let taken = Taken::of(names, there);
@@ -136,14 +121,14 @@ impl Shard {
                 ));
             }
         }
-        let rows = match &footer {
-            Ok(footer) => footer.metadata().row_groups().iter().map(|group| group.num_rows() as u64).sum(),
+        let rows = match &opened {
+            Ok((_, footer)) => footer.metadata().row_groups().iter().map(|group| group.num_rows() as u64).sum(),
             Err(_) => 1,
         };
         Ok(Self {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             path,
-            footer,
+            opened,
             rows,
         })
     }
@@ -175,7 +160,7 @@ impl<'a> Rows<'a> {
             batch: Vec::new().into_iter(),
             failed: None,
         };
-        match &file.footer {
+        match &file.opened {
             Ok(_) => rows.seek(),
             Err(reason) => {
                 rows.failed = Some(reason.clone());
@@ -187,14 +172,14 @@ impl<'a> Rows<'a> {
 
     /// Opens the row group that holds the next row.
     fn seek(&mut self) {
-        let Ok(footer) = &self.file.footer else { return };
+        let Ok((source, footer)) = &self.file.opened else { return };
         let groups = footer.metadata().row_groups();
         let mut before = 0;
         for (index, group) in groups.iter().enumerate() {
             let end = before + group.num_rows() as u64;
             if self.at < end {
                 (self.group, self.end, self.failed) = (index, end, None);
-                let opened = guarded(|| self.open_group(footer, self.at - before));
+                let opened = guarded(|| open_group(source, footer, index, self.at - before));
                 match opened {
                     Ok(reader) => self.reader = Some(reader),
                     Err(reason) => (self.reader, self.failed) = (None, Some(reason)),
@@ -203,30 +188,6 @@ impl<'a> Rows<'a> {
             }
             before = end;
         }
-    }
-
-    fn open_group(&self, footer: &ArrowReaderMetadata, skip: u64) -> Result<ParquetRecordBatchReader, String> {
-        let file = File::open(&self.file.path).map_err(|error| error.to_string())?;
-        let size = file.metadata().map_err(|error| error.to_string())?.len();
-        for column in footer.metadata().row_group(self.group).columns() {
-            // A length from a damaged footer must not decide how much memory is taken.
-            let (start, length) = column.byte_range();
-            if start.checked_add(length).is_none_or(|end| end > size) {
-                return Err(format!("column {} reaches past the end of the file", column.column_path()));
-            }
-        }
-        // Lists of numbers, embeddings and the like, would be read for nothing.
-        let wanted = |kind: &DataType| !matches!(kind, DataType::List(item) if item.data_type().is_numeric());
-        let roots = footer.schema().fields().iter().enumerate();
-        let roots = roots.filter(|(_, field)| wanted(field.data_type())).map(|(index, _)| index);
-        let mask = ProjectionMask::roots(footer.parquet_schema(), roots);
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone())
-            .with_row_groups(vec![self.group])
-            .with_projection(mask)
-            .with_batch_size(ROWS)
-            .with_offset(skip as usize)
-            .build()
-            .map_err(|error| error.to_string())
     }
 
     fn key(&self, row: u64) -> String {
@@ -275,6 +236,23 @@ impl Iterator for Rows<'_> {
             }
         }
     }
+}
+
+/// The rows of a row group from one on.
+fn open_group(
+    file: &Remote,
+    footer: &ArrowReaderMetadata,
+    group: usize,
+    skip: u64,
+) -> Result<ParquetRecordBatchReader, String> {
+    // Lists of numbers, embeddings and the like, would be read for nothing.
+    let schema = footer.schema();
+    let wanted = |name: &str| {
+        let field = schema.field_with_name(name);
+        !field.is_ok_and(|field| matches!(field.data_type(), DataType::List(item) if item.data_type().is_numeric()))
+    };
+    let rows = footer.metadata().row_group(group).num_rows() as usize;
+    shards::rows(file, footer, group, wanted, Some((skip as usize, rows)))
 }
 
 impl Rows<'_> {
