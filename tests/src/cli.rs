@@ -42,7 +42,10 @@ fn every_verb_explains_itself() {
             ],
         ),
         ("data", &["ingest", "make", "inspect", "check"]),
-        ("data ingest", &["<SRC>", "--out", "--config", "--kind", "--jobs", "--uri"]),
+        (
+            "data ingest",
+            &["<SRC>", "--out", "--config", "--kind", "--jobs", "--uri"],
+        ),
         ("data check", &["<DATA>", "--json"]),
         ("data make", &["shapes"]),
         (
@@ -56,7 +59,10 @@ fn every_verb_explains_itself() {
                 "--size",
             ],
         ),
-        ("data inspect", &["<DATA>", "--set", "--sheet", "--sample", "--json"]),
+        (
+            "data inspect",
+            &["<DATA>", "--set", "--sheet", "--sample", "--json"],
+        ),
         ("inspect", &["<RUN>", "--json"]),
         ("doctor", &["--json"]),
         ("launch", &["--ranks", "--mpi", "--hosts", "mpirun -n 2"]),

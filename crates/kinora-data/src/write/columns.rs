@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{Float32Builder, Int32Builder, ListBuilder, StringBuilder, StructBuilder};
+use arrow_array::builder::{
+    Float32Builder, Int32Builder, ListBuilder, StringBuilder, StructBuilder,
+};
 use arrow_array::{ArrayRef, BinaryArray, Float64Array, Int32Array, StringArray, UInt64Array};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -39,11 +41,11 @@ struct Tensor {
 }
 
 impl Columns {
-    pub(super) fn len\(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.key.len()
     }
 
-    pub(super) fn push\(&mut self, row: &Row<'_>) -> Result<(), DataError> {
+    pub(super) fn push(&mut self, row: &Row<'_>) -> Result<(), DataError> {
         let sizes = [row.frames, row.height, row.width];
         let small = |size: usize| {
             i32::try_from(size).map_err(|_| {
@@ -115,7 +117,7 @@ impl Columns {
         Ok(())
     }
 
-    pub(super) fn arrays\(self, encoders: &Encoders) -> Vec<ArrayRef> {
+    pub(super) fn arrays(self, encoders: &Encoders) -> Vec<ArrayRef> {
         let kinds = self.sizes[0]
             .iter()
             .map(|&frames| if frames == 1 { "image" } else { "video" });

@@ -33,7 +33,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn create\(
+    pub(super) fn create(
         folder: &Path,
         name: String,
         schema: &Arc<Schema>,
@@ -68,7 +68,7 @@ impl Shard {
     }
 
     /// Writes one row group.
-    pub(super) fn write\(&mut self, batch: &RecordBatch) -> Result<(), DataError> {
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), DataError> {
         let Some(writer) = &mut self.writer else {
             return Ok(());
         };
@@ -76,7 +76,7 @@ impl Shard {
         written.map_err(|error| self.failed(error))
     }
 
-    pub(super) fn publish\(mut self) -> Result<ShardEntry, DataError> {
+    pub(super) fn publish(mut self) -> Result<ShardEntry, DataError> {
         let writer = self.writer.take().expect("a shard is published once");
         let groups = writer.flushed_row_groups().len() as u64;
         let hashed = writer.into_inner().map_err(|error| self.failed(error))?;
@@ -100,7 +100,7 @@ impl Shard {
         })
     }
 
-    pub(super) fn failed\(&self, error: impl ToString) -> DataError {
+    pub(super) fn failed(&self, error: impl ToString) -> DataError {
         DataError::Write {
             path: self.path.clone(),
             reason: error.to_string(),
