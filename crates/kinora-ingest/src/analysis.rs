@@ -54,7 +54,14 @@ pub(crate) fn parts(info: &Info, footage: &Footage, rules: &Scenes) -> Vec<Part>
         let pieces = (length / most - 1e-6).ceil().max(1.0) as usize;
         for piece in 0..pieces {
             let at = |piece: usize| start + length * piece as f64 / pieces as f64;
-            let (from, to) = (at(piece), if piece + 1 == pieces { scene.end } else { at(piece + 1) });
+            let (from, to) = (
+                at(piece),
+                if piece + 1 == pieces {
+                    scene.end
+                } else {
+                    at(piece + 1)
+                },
+            );
             let cropped = pieces > 1 || start > scene.start;
             parts.push(Part {
                 start: from,
@@ -82,6 +89,9 @@ pub(crate) fn parts(info: &Info, footage: &Footage, rules: &Scenes) -> Vec<Part>
 
 fn mean(scenes: &[Scene], of: impl Fn(&Scene) -> f64) -> f64 {
     let frames: usize = scenes.iter().map(|scene| scene.frames).sum();
-    let sum: f64 = scenes.iter().map(|scene| of(scene) * scene.frames as f64).sum();
+    let sum: f64 = scenes
+        .iter()
+        .map(|scene| of(scene) * scene.frames as f64)
+        .sum();
     sum / frames.max(1) as f64
 }

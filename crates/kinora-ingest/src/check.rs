@@ -69,29 +69,42 @@ pub fn check(
     let mut done = 0;
     compare(&listed, &mut checked);
     for file in &listed.files {
-        let entry = listed.manifest.as_ref().and_then(|manifest| {
-            manifest.shards.iter().find(|entry| entry.name == file.name)
-        });
+        let entry = listed
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.shards.iter().find(|entry| entry.name == file.name));
         if let Some(entry) = entry.filter(|entry| entry.bytes == file.size) {
             match hash(&listed, file, |bytes| progress(done + bytes, total)) {
                 Ok(hash) if hash == entry.hash => {}
-                Ok(hash) => checked.fault(&file.name, format!("its hash is {hash}, and the manifest says {}", entry.hash)),
+                Ok(hash) => checked.fault(
+                    &file.name,
+                    format!("its hash is {hash}, and the manifest says {}", entry.hash),
+                ),
                 Err(reason) => checked.fault(&file.name, reason),
             }
         }
         done += file.size;
         progress(done, total);
         let before = checked.rows;
-        let read = rows(&listed, &Remote::new(&listed, file), &file.name, &mut checked, |share| {
-            progress(done + (share * file.size as f64) as u64, total);
-        });
+        let read = rows(
+            &listed,
+            &Remote::new(&listed, file),
+            &file.name,
+            &mut checked,
+            |share| {
+                progress(done + (share * file.size as f64) as u64, total);
+            },
+        );
         if let Err(reason) = read {
             checked.fault(&file.name, reason);
         } else if let Some(entry) = entry
             && entry.rows != checked.rows - before
         {
             let rows = checked.rows - before;
-            checked.fault(&file.name, format!("it has {rows} rows, and the manifest says {}", entry.rows));
+            checked.fault(
+                &file.name,
+                format!("it has {rows} rows, and the manifest says {}", entry.rows),
+            );
         }
         done += file.size;
         progress(done, total);
@@ -111,7 +124,13 @@ fn compare(listed: &Listed, checked: &mut Checked) {
                 checked.fault(&entry.name, "it is in the manifest, and missing");
             }
             Some(file) if file.size != entry.bytes => {
-                checked.fault(&entry.name, format!("it has {} bytes, and the manifest says {}", file.size, entry.bytes));
+                checked.fault(
+                    &entry.name,
+                    format!(
+                        "it has {} bytes, and the manifest says {}",
+                        file.size, entry.bytes
+                    ),
+                );
             }
             Some(_) => {}
         }
@@ -125,12 +144,19 @@ fn compare(listed: &Listed, checked: &mut Checked) {
 
 const PIECE: u64 = 8 << 20;
 
-fn hash(listed: &Listed, file: &kinora_data::Object, mut progress: impl FnMut(u64)) -> Result<String, String> {
+fn hash(
+    listed: &Listed,
+    file: &kinora_data::Object,
+    mut progress: impl FnMut(u64),
+) -> Result<String, String> {
     let mut hash = Xxh3::new();
     let mut at = 0;
     while at < file.size {
         let end = (at + PIECE).min(file.size);
-        let parts = listed.store.read(file, &[at..end]).map_err(|error| error.to_string())?;
+        let parts = listed
+            .store
+            .read(file, &[at..end])
+            .map_err(|error| error.to_string())?;
         parts.iter().for_each(|part| hash.update(part));
         at = end;
         progress(at);
@@ -153,13 +179,17 @@ fn rows(
         let wanted = |column: &str| ["key", "media", "uri", "hash"].contains(&column);
         let mut reader = shards::guarded(|| shards::rows(file, &footer, group, wanted, None))?;
         loop {
-            let batch = shards::guarded(|| reader.next().transpose().map_err(|error| error.to_string()));
-            let Some(batch) = batch.map_err(|reason| format!("row {row} or behind: {reason}"))? else {
+            let batch =
+                shards::guarded(|| reader.next().transpose().map_err(|error| error.to_string()));
+            let Some(batch) = batch.map_err(|reason| format!("row {row} or behind: {reason}"))?
+            else {
                 break;
             };
             for index in 0..batch.num_rows() {
                 if let Err(what) = media(listed, &batch, index, &mut checked.hashed) {
-                    let key = batch.column_by_name("key").and_then(|column| value(column, index));
+                    let key = batch
+                        .column_by_name("key")
+                        .and_then(|column| value(column, index));
                     let key = key.and_then(|key| Some(format!(" ({})", key.as_str()?)));
                     checked.fault(format!("{name}:{row}{}", key.unwrap_or_default()), what);
                 }
@@ -173,23 +203,40 @@ fn rows(
 }
 
 /// Compares a row's media with its hash, if it has both.
-fn media(listed: &Listed, batch: &RecordBatch, index: usize, hashed: &mut u64) -> Result<(), String> {
-    let column = |name: &str| batch.column_by_name(name).filter(|column| column.is_valid(index));
-    let Some(hash) = column("hash").and_then(|column| column.as_primitive_opt::<UInt64Type>()) else {
+fn media(
+    listed: &Listed,
+    batch: &RecordBatch,
+    index: usize,
+    hashed: &mut u64,
+) -> Result<(), String> {
+    let column = |name: &str| {
+        batch
+            .column_by_name(name)
+            .filter(|column| column.is_valid(index))
+    };
+    let Some(hash) = column("hash").and_then(|column| column.as_primitive_opt::<UInt64Type>())
+    else {
         return Ok(());
     };
     let hash = hash.value(index);
     let found = if let Some(media) = column("media").and_then(|column| bytes(column, index)) {
         xxh3_64(&media)
-    } else if let Some(serde_json::Value::String(uri)) = column("uri").and_then(|column| value(column, index)) {
-        let media = listed.store.media(&uri).map_err(|error| error.to_string())?;
+    } else if let Some(serde_json::Value::String(uri)) =
+        column("uri").and_then(|column| value(column, index))
+    {
+        let media = listed
+            .store
+            .media(&uri)
+            .map_err(|error| error.to_string())?;
         xxh3_64(&media)
     } else {
         return Err("it has a hash, and no media".into());
     };
     *hashed += 1;
     if found != hash {
-        return Err(format!("its media have the hash {found:016x}, and the row says {hash:016x}"));
+        return Err(format!(
+            "its media have the hash {found:016x}, and the row says {hash:016x}"
+        ));
     }
     Ok(())
 }

@@ -333,7 +333,9 @@ impl IngestConfig {
             ),
             (
                 "scenes.threshold",
-                scenes.threshold.is_none_or(|value| value > 0.0 && value < 1.0),
+                scenes
+                    .threshold
+                    .is_none_or(|value| value > 0.0 && value < 1.0),
                 format!("{:?}", scenes.threshold),
                 "a share between 0 and 1, or leave it out",
             ),
@@ -351,7 +353,9 @@ impl IngestConfig {
             ),
             (
                 "filters.max_seconds",
-                filters.max_seconds.is_none_or(|max| max >= filters.min_seconds),
+                filters
+                    .max_seconds
+                    .is_none_or(|max| max >= filters.min_seconds),
                 format!("{:?}", filters.max_seconds),
                 "at least filters.min_seconds",
             ),

@@ -195,13 +195,18 @@ struct Done {
 impl Crew {
     fn start(sources: Vec<Box<dyn Source>>, from: u64, worker: Worker, options: &Options) -> Self {
         let jobs = options.jobs.max(1);
-        let ahead = Arc::new(ReadAhead::new(jobs * 8, (options.memory_mb.max(1) as u64) << 20));
+        let ahead = Arc::new(ReadAhead::new(
+            jobs * 8,
+            (options.memory_mb.max(1) as u64) << 20,
+        ));
         let (to_workers, items) = mpsc::channel();
         let (to_writer, receiver) = mpsc::channel();
         let mut threads = Vec::new();
         let reader = ahead.clone();
         let failed = to_writer.clone();
-        threads.push(thread::spawn(move || read(&sources, from, &reader, &to_workers, &failed)));
+        threads.push(thread::spawn(move || {
+            read(&sources, from, &reader, &to_workers, &failed)
+        }));
         let items = Arc::new(Mutex::new(items));
         let worker = Arc::new(worker);
         for _ in 0..jobs {
@@ -290,7 +295,9 @@ fn read(
             Err(error) => {
                 // Each of its items is missing, so that the run goes on, or ends by max_bad.
                 let reason = error.to_string();
-                Box::new(std::iter::repeat_with(move || Item::broken("unreadable".into(), reason.clone())))
+                Box::new(std::iter::repeat_with(move || {
+                    Item::broken("unreadable".into(), reason.clone())
+                }))
             }
         };
         while index < end {
@@ -315,7 +322,8 @@ fn read(
                 continue;
             };
             item.key.insert_str(0, name);
-            if !ahead.take(index, item.size(), &item.key) || to_workers.send((index, item)).is_err() {
+            if !ahead.take(index, item.size(), &item.key) || to_workers.send((index, item)).is_err()
+            {
                 return;
             }
             index += 1;
@@ -363,10 +371,19 @@ struct Line<'a> {
 }
 
 impl Output {
-    fn open(out: &Path, config: &IngestConfig, held: Held, journal: Journal) -> Result<Self, IngestError> {
+    fn open(
+        out: &Path,
+        config: &IngestConfig,
+        held: Held,
+        journal: Journal,
+    ) -> Result<Self, IngestError> {
         let state = &journal.state;
         let path = out.join(DROPPED);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
         let dropped = file
             .and_then(|mut file| {
                 file.set_len(state.dropped)?;
@@ -424,7 +441,13 @@ impl Output {
         Ok(())
     }
 
-    fn pieces(&mut self, key: &str, hash: Option<u64>, pieces: Vec<Piece>, skip: u64) -> Result<(), IngestError> {
+    fn pieces(
+        &mut self,
+        key: &str,
+        hash: Option<u64>,
+        pieces: Vec<Piece>,
+        skip: u64,
+    ) -> Result<(), IngestError> {
         // An item of which a shard has taken something was no duplicate.
         if skip == 0
             && let Some(hash) = hash
@@ -454,7 +477,9 @@ impl Output {
                 Ok(draft) => self.keep(piece.key, &draft)?,
             }
         }
-        pictures.into_iter().for_each(|picture| self.seen.picture(picture));
+        pictures
+            .into_iter()
+            .for_each(|picture| self.seen.picture(picture));
         Ok(())
     }
 
@@ -516,7 +541,9 @@ impl Output {
         line.push(b'\n');
         self.length += line.len() as u64;
         let path = self.out.join(DROPPED);
-        self.dropped.write_all(&line).map_err(IngestError::io(&path))
+        self.dropped
+            .write_all(&line)
+            .map_err(IngestError::io(&path))
     }
 
     /// Notes in the journal that all so far is done.

@@ -46,7 +46,9 @@ pub enum IngestError {
     )]
     Busy(PathBuf),
     /// No item came out of the workers for a long time.
-    #[error("nothing was done for {seconds} s; the oldest item under way is {item}\n  help: is the storage reachable? if that item is at fault, remove it and go on")]
+    #[error(
+        "nothing was done for {seconds} s; the oldest item under way is {item}\n  help: is the storage reachable? if that item is at fault, remove it and go on"
+    )]
     Stalled {
         /// The time waited.
         seconds: u64,

@@ -45,15 +45,24 @@ impl Histogram {
                 let count = self.counts[at];
                 let length = (count * BAR).div_ceil(most) as usize;
                 let bar = "#".repeat(length);
-                format!("{:>14}  {bar:<width$} {count}", self.label(at), width = BAR as usize)
+                format!(
+                    "{:>14}  {bar:<width$} {count}",
+                    self.label(at),
+                    width = BAR as usize
+                )
             })
             .collect()
     }
 
     fn label(&self, at: usize) -> String {
-        match (at.checked_sub(1).map(|below| self.bounds[below]), self.bounds.get(at)) {
+        match (
+            at.checked_sub(1).map(|below| self.bounds[below]),
+            self.bounds.get(at),
+        ) {
             (None, Some(to)) => format!("below {to}"),
-            (Some(from), Some(to)) if to - from == 1.0 && from.fract() == 0.0 && from > 0.0 && *to <= 3.0 => {
+            (Some(from), Some(to))
+                if to - from == 1.0 && from.fract() == 0.0 && from > 0.0 && *to <= 3.0 =>
+            {
                 format!("{from}")
             }
             (Some(from), Some(to)) => format!("{from} to {to}"),
@@ -138,7 +147,13 @@ mod tests {
         assert_eq!(histogram.counts, [1, 2, 1, 2]);
         assert_eq!(histogram.total(), 6);
         let lines = histogram.lines();
-        assert!(lines[0].contains("below 1") && lines[0].ends_with(" 1"), "{lines:?}");
-        assert!(lines[3].contains("from 4") && lines[3].contains(&"#".repeat(40)), "{lines:?}");
+        assert!(
+            lines[0].contains("below 1") && lines[0].ends_with(" 1"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[3].contains("from 4") && lines[3].contains(&"#".repeat(40)),
+            "{lines:?}"
+        );
     }
 }

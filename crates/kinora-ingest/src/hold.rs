@@ -67,7 +67,11 @@ impl Hold {
                     return Err(format!(
                         "{} had {size} bytes when it was listed, and has {} now",
                         path.display(),
-                        if bytes.len() as u64 > size { "more" } else { "fewer" }
+                        if bytes.len() as u64 > size {
+                            "more"
+                        } else {
+                            "fewer"
+                        }
                     ));
                 }
                 Ok(bytes)
@@ -96,7 +100,10 @@ impl Hold {
     /// Reads a text of limited size.
     pub(crate) fn text(self, what: &str) -> Result<String, String> {
         if self.size() > LONGEST_TEXT {
-            return Err(format!("{what} has {} bytes, more than {LONGEST_TEXT}", self.size()));
+            return Err(format!(
+                "{what} has {} bytes, more than {LONGEST_TEXT}",
+                self.size()
+            ));
         }
         String::from_utf8(self.read()?).map_err(|_| format!("{what} is no UTF-8 text"))
     }

@@ -83,7 +83,10 @@ impl Held {
                 let name = name.to_string_lossy();
                 if !shared || is_output(&name) {
                     return Err(IngestError::config(
-                        format!("{} is in use: it holds {name}, and no ingest", out.display()),
+                        format!(
+                            "{} is in use: it holds {name}, and no ingest",
+                            out.display()
+                        ),
                         "write to a new folder",
                     ));
                 }
@@ -134,7 +137,11 @@ impl Held {
     /// Replaces the journal, whole or not at all.
     pub(crate) fn save(&self, journal: &mut Journal) -> Result<(), IngestError> {
         let state = &mut journal.state;
-        state.seconds = state.shards.iter().map(|shard| shard.seconds.to_bits()).collect();
+        state.seconds = state
+            .shards
+            .iter()
+            .map(|shard| shard.seconds.to_bits())
+            .collect();
         let text = serde_json::to_string(journal).expect("strings and numbers");
         let path = self.folder.join(STATE);
         let partial = self.folder.join(format!("{STATE}.partial"));
@@ -170,15 +177,25 @@ impl Journal {
     pub(crate) fn differences(&self, now: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.program != now.program {
-            lines.push(format!("it was begun by {}, and this is {}", self.program, now.program));
+            lines.push(format!(
+                "it was begun by {}, and this is {}",
+                self.program, now.program
+            ));
         }
         compare("ingest", &self.settings, &now.settings, &mut lines);
         if self.sources.len() != now.sources.len() {
-            lines.push(format!("{} sources, now {}", self.sources.len(), now.sources.len()));
+            lines.push(format!(
+                "{} sources, now {}",
+                self.sources.len(),
+                now.sources.len()
+            ));
         }
         for (was, is) in self.sources.iter().zip(&now.sources) {
             if was.path != is.path {
-                lines.push(format!("the source was {}, now it is {}", was.path, is.path));
+                lines.push(format!(
+                    "the source was {}, now it is {}",
+                    was.path, is.path
+                ));
             } else {
                 lines.extend(was.difference(is));
             }
@@ -207,7 +224,9 @@ fn compare(key: &str, was: &Value, is: &Value, lines: &mut Vec<String>) {
             keys.sort();
             keys.dedup();
             for name in keys {
-                let of = |table: &serde_json::Map<String, Value>| table.get(name).cloned().unwrap_or_default();
+                let of = |table: &serde_json::Map<String, Value>| {
+                    table.get(name).cloned().unwrap_or_default()
+                };
                 compare(&format!("{key}.{name}"), &of(was), &of(is), lines);
             }
         }

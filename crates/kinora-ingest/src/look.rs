@@ -182,12 +182,20 @@ impl Chance {
         }
     }
 
-    fn offer(&mut self, number: u64, row: (usize, u64), wanted: Option<&str>, key: &str, place: &str) {
+    fn offer(
+        &mut self,
+        number: u64,
+        row: (usize, u64),
+        wanted: Option<&str>,
+        key: &str,
+        place: &str,
+    ) {
         if wanted.is_some_and(|wanted| wanted == key || wanted == place) {
             self.found.get_or_insert(row);
         }
         if self.count > 0 {
-            self.drawn.insert(xxh3_64_with_seed(&number.to_le_bytes(), self.seed), row);
+            self.drawn
+                .insert(xxh3_64_with_seed(&number.to_le_bytes(), self.seed), row);
             if self.drawn.len() > self.count {
                 self.drawn.pop_last();
             }
@@ -224,26 +232,39 @@ impl File {
     }
 
     /// Hands each row to `take`; rows that cannot be read are counted.
-    fn each(&self, look: &mut Look, names: &ColumnNames, mut take: impl FnMut(&mut Look, u64, Row)) {
+    fn each(
+        &self,
+        look: &mut Look,
+        names: &ColumnNames,
+        mut take: impl FnMut(&mut Look, u64, Row),
+    ) {
         let taken = self.taken(names);
-        let sized = ["frames", "height", "width"].iter().all(|name| self.has(name));
+        let sized = ["frames", "height", "width"]
+            .iter()
+            .all(|name| self.has(name));
         let schema = self.footer.schema();
         let small = |name: &str| {
-            schema.field_with_name(name).is_ok_and(|field| !is_bytes(field.data_type()))
+            schema
+                .field_with_name(name)
+                .is_ok_and(|field| !is_bytes(field.data_type()))
         };
         let useful = ["frames", "height", "width", "fps", "duration", "audio_rate"];
         let wanted = |name: &str| {
             let is = |column: Option<&str>| column == Some(name);
-            let text = is(taken.caption) || is(taken.captions) || is(taken.key) || useful.contains(&name);
+            let text =
+                is(taken.caption) || is(taken.captions) || is(taken.key) || useful.contains(&name);
             text && small(name) || !sized && is(taken.media)
         };
         let mut row = 0;
         for group in 0..self.footer.metadata().num_row_groups() {
             let end = row + self.footer.metadata().row_group(group).num_rows().max(0) as u64;
-            let opened = shards::guarded(|| shards::rows(&self.file, &self.footer, group, wanted, None));
+            let opened =
+                shards::guarded(|| shards::rows(&self.file, &self.footer, group, wanted, None));
             let read = opened.and_then(|mut reader| {
                 loop {
-                    let batch = shards::guarded(|| reader.next().transpose().map_err(|error| error.to_string()))?;
+                    let batch = shards::guarded(|| {
+                        reader.next().transpose().map_err(|error| error.to_string())
+                    })?;
                     let Some(batch) = batch else { return Ok(()) };
                     for index in 0..batch.num_rows() {
                         match self.row(&batch, index, &taken, sized) {
@@ -264,7 +285,13 @@ impl File {
         }
     }
 
-    fn row(&self, batch: &RecordBatch, index: usize, taken: &Taken<'_>, sized: bool) -> Result<Row, String> {
+    fn row(
+        &self,
+        batch: &RecordBatch,
+        index: usize,
+        taken: &Taken<'_>,
+        sized: bool,
+    ) -> Result<Row, String> {
         let of = |name: Option<&str>| value(batch.column_by_name(name?)?, index);
         let number = |name: &str| of(Some(name)).and_then(|value| value.as_f64());
         let mut row = Row {
@@ -276,7 +303,8 @@ impl File {
             sizes: None,
         };
         if sized {
-            let sizes = ["frames", "height", "width"].map(|name| number(name).unwrap_or(0.0) as usize);
+            let sizes =
+                ["frames", "height", "width"].map(|name| number(name).unwrap_or(0.0) as usize);
             row.sizes = Some(sizes).filter(|sizes| !sizes.contains(&0));
             if row.seconds == 0.0 && row.fps > 0.0 {
                 row.seconds = sizes[0] as f64 / row.fps;
@@ -292,7 +320,12 @@ impl File {
     }
 
     /// The media of a row, fetched if the row only names them.
-    fn media(&self, batch: &RecordBatch, index: usize, taken: &Taken<'_>) -> Result<Vec<u8>, String> {
+    fn media(
+        &self,
+        batch: &RecordBatch,
+        index: usize,
+        taken: &Taken<'_>,
+    ) -> Result<Vec<u8>, String> {
         let column = |name: &str| batch.column_by_name(name);
         if let Some(media) = taken.media.and_then(column) {
             let inner = media.as_any().downcast_ref::<arrow_array::StructArray>();
@@ -311,7 +344,11 @@ impl File {
                 _ => None,
             });
         let uri = uri.ok_or("it has no media")?;
-        let media = self.listed.store.media(&uri).map_err(|error| error.to_string())?;
+        let media = self
+            .listed
+            .store
+            .media(&uri)
+            .map_err(|error| error.to_string())?;
         Ok(media.to_vec())
     }
 
@@ -330,7 +367,8 @@ impl File {
                 let end = before + self.footer.metadata().row_group(group).num_rows().max(0) as u64;
                 if row < end {
                     let part = Some(((row - before) as usize, 1));
-                    let wanted = |name: &str| !name.starts_with("latents") && !name.starts_with("text_");
+                    let wanted =
+                        |name: &str| !name.starts_with("latents") && !name.starts_with("text_");
                     let mut rows = shards::rows(&self.file, &self.footer, group, wanted, part)?;
                     return rows.next().transpose().map_err(|error| error.to_string());
                 }
@@ -398,23 +436,39 @@ impl Look {
         let metadata = file.footer.metadata();
         let taken = file.taken(names);
         self.row_groups += metadata.num_row_groups() as u64;
-        for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        for column in metadata
+            .row_groups()
+            .iter()
+            .flat_map(|group| group.columns())
+        {
             let root = column.column_path().parts().first();
             if root.map(String::as_str) == taken.media {
                 self.media_bytes += column.compressed_size().max(0) as u64;
             }
         }
-        if !["frames", "height", "width"].iter().all(|name| file.has(name)) {
+        if !["frames", "height", "width"]
+            .iter()
+            .all(|name| file.has(name))
+        {
             self.measured = true;
         }
         if !self.columns.is_empty() {
             return;
         }
         let fields = file.footer.schema().fields().iter();
-        self.columns = fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect();
-        self.named = [taken.media, taken.caption].into_iter().flatten().map(str::to_owned).collect();
+        self.columns = fields
+            .map(|field| (field.name().clone(), field.data_type().to_string()))
+            .collect();
+        self.named = [taken.media, taken.caption]
+            .into_iter()
+            .flatten()
+            .map(str::to_owned)
+            .collect();
         let notes = metadata.file_metadata().key_value_metadata();
-        let version = notes.into_iter().flatten().find(|note| note.key == kinora_data::VERSION_KEY);
+        let version = notes
+            .into_iter()
+            .flatten()
+            .find(|note| note.key == kinora_data::VERSION_KEY);
         self.schema = version.and_then(|note| note.value.clone());
     }
 
@@ -431,7 +485,8 @@ impl Look {
         self.images += u64::from(!video);
         self.videos += u64::from(video);
         self.seconds += if video { row.seconds } else { 0.0 };
-        self.histograms.picture([height, width], video.then_some([row.fps, row.seconds]));
+        self.histograms
+            .picture([height, width], video.then_some([row.fps, row.seconds]));
     }
 
     /// The numbers for people.
@@ -449,14 +504,23 @@ impl Look {
             Some(version) => lines.push(format!("kinora's schema, version {version}")),
             None => lines.push("not written by kinora".into()),
         }
-        let columns: Vec<String> = self.columns.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|(name, kind)| format!("{name} ({kind})"))
+            .collect();
         lines.push(format!("columns: {}", columns.join(", ")));
         if let None | Some("media") = self.named.first().map(String::as_str) {
         } else {
-            lines.push(format!("media and captions are taken from: {}", self.named.join(", ")));
+            lines.push(format!(
+                "media and captions are taken from: {}",
+                self.named.join(", ")
+            ));
         }
         if self.measured {
-            lines.push("frames and sizes were read off the media, as there are no columns for them".into());
+            lines.push(
+                "frames and sizes were read off the media, as there are no columns for them".into(),
+            );
         }
         lines.push(format!(
             "{} images, {} videos of {:.1} s; {} with sound, {} without a caption",

@@ -105,8 +105,18 @@ impl Report {
         let mb = |bytes: u64| bytes as f64 / 1e6;
         let mut lines: Vec<String> = Vec::new();
         for source in &self.sources {
-            lines.push(format!("{} ({}): {} items", source.path, source.kind.name(), source.items));
-            lines.extend(source.ignored.iter().map(|line| format!("  ignored: {line}")));
+            lines.push(format!(
+                "{} ({}): {} items",
+                source.path,
+                source.kind.name(),
+                source.items
+            ));
+            lines.extend(
+                source
+                    .ignored
+                    .iter()
+                    .map(|line| format!("  ignored: {line}")),
+            );
         }
         lines.push(format!("{:>9}  read, {:.1} MB", self.items, mb(self.bytes)));
         lines.push(format!(
@@ -121,7 +131,12 @@ impl Report {
         lines.push(format!("{:>9}  dropped", self.dropped_count()));
         for (rule, dropped) in &self.dropped {
             lines.push(format!("{:>11}  {}", dropped.count, rule.words()));
-            lines.extend(dropped.examples.iter().map(|line| format!("             {line}")));
+            lines.extend(
+                dropped
+                    .examples
+                    .iter()
+                    .map(|line| format!("             {line}")),
+            );
         }
         if self.clips > 0 {
             lines.push(format!("scenes of {} clips:", self.clips));

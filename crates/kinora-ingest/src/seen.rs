@@ -161,7 +161,11 @@ impl Near {
         let count = bits + 1;
         (0..count).map(move |band| {
             let (from, to) = (64 * band / count, 64 * (band + 1) / count);
-            let mask = if to - from == 64 { u64::MAX } else { (1 << (to - from)) - 1 };
+            let mask = if to - from == 64 {
+                u64::MAX
+            } else {
+                (1 << (to - from)) - 1
+            };
             (band as u8, hash >> from & mask)
         })
     }
@@ -197,7 +201,9 @@ mod tests {
     fn near_hashes_are_found_as_by_comparing_all() {
         let mut state = 1u64;
         let mut random = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             xxh3_64(&state.to_le_bytes())
         };
         for bits in [0, 1, 4, 10] {
@@ -209,7 +215,9 @@ mod tests {
                 for _ in 0..index % 14 {
                     other ^= 1 << (random() % 64);
                 }
-                let expected = hashes.iter().any(|hash| (hash ^ other).count_ones() <= bits);
+                let expected = hashes
+                    .iter()
+                    .any(|hash| (hash ^ other).count_ones() <= bits);
                 assert_eq!(near.holds(other), expected, "{bits} bits");
             }
         }

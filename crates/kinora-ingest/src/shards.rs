@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use kinora_data::{
-    DataError, MANIFEST, Manifest, Object, Storage, Store, StoreError, StoreOptions, check_page_header,
+    DataError, MANIFEST, Manifest, Object, Storage, Store, StoreError, StoreOptions,
+    check_page_header,
 };
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -95,7 +96,9 @@ impl Remote {
     /// A file of this machine.
     pub(crate) fn local(path: &Path) -> Result<Self, String> {
         let storage = Storage::new(StoreOptions::default());
-        let store = storage.open(&path.to_string_lossy()).map_err(|error| error.to_string())?;
+        let store = storage
+            .open(&path.to_string_lossy())
+            .map_err(|error| error.to_string())?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let file = store.stat(&name).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -143,7 +146,9 @@ impl ChunkReader for Remote {
             .fetch(start, length as u64)
             .map_err(|error| ParquetError::External(Box::new(error)))?;
         if bytes.len() != length {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start} reach past the end")));
+            return Err(ParquetError::EOF(format!(
+                "{length} bytes at {start} reach past the end"
+            )));
         }
         Ok(bytes)
     }
@@ -163,7 +168,10 @@ pub(crate) struct Pieces {
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left.is_empty() {
-            self.left = self.file.fetch(self.at, self.piece).map_err(io::Error::other)?;
+            self.left = self
+                .file
+                .fetch(self.at, self.piece)
+                .map_err(io::Error::other)?;
             self.at += self.left.len() as u64;
             self.piece = (self.piece * 4).min(4 << 20);
         }
@@ -175,7 +183,8 @@ impl Read for Pieces {
 
 /// The reader may panic on a damaged file; then the file is damaged, and no more.
 pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("it is damaged: the reader gave up".into()))
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err("it is damaged: the reader gave up".into()))
 }
 
 /// A file's footer.
@@ -197,12 +206,20 @@ pub(crate) fn rows(
     for column in footer.metadata().row_group(group).columns() {
         // A length from a damaged footer must not decide how much memory is taken.
         let (start, length) = column.byte_range();
-        if start.checked_add(length).is_none_or(|end| end > file.file.size) {
-            return Err(format!("column {} reaches past the end of the file", column.column_path()));
+        if start
+            .checked_add(length)
+            .is_none_or(|end| end > file.file.size)
+        {
+            return Err(format!(
+                "column {} reaches past the end of the file",
+                column.column_path()
+            ));
         }
     }
     let fields = footer.schema().fields().iter().enumerate();
-    let roots = fields.filter(|(_, field)| wanted(field.name())).map(|(index, _)| index);
+    let roots = fields
+        .filter(|(_, field)| wanted(field.name()))
+        .map(|(index, _)| index);
     let mask = ProjectionMask::roots(footer.parquet_schema(), roots);
     let file = Remote {
         pages: true,

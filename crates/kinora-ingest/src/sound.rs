@@ -5,7 +5,9 @@ use kinora_media::{Pcm, audio};
 /// The part of a sound file from `start` on, as a WAV file of 16 bits; none if it ends before.
 pub(crate) fn part(bytes: &[u8], start: f64, seconds: f64) -> Result<Option<Vec<u8>>, String> {
     let pcm = audio(bytes, start, Some(seconds)).map_err(|error| error.to_string())?;
-    Ok(pcm.filter(|pcm| !pcm.samples.is_empty()).map(|pcm| wav(&pcm)))
+    Ok(pcm
+        .filter(|pcm| !pcm.samples.is_empty())
+        .map(|pcm| wav(&pcm)))
 }
 
 fn wav(pcm: &Pcm) -> Vec<u8> {

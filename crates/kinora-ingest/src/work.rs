@@ -105,7 +105,8 @@ impl Worker {
         };
         // Decoders of strange bytes may have bugs; theirs must not end the run.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.pieces(item, &mut worked)));
-        worked.outcome = outcome.unwrap_or_else(|_| Err(Refusal::broken("the decoder panicked, which is a bug")));
+        worked.outcome = outcome
+            .unwrap_or_else(|_| Err(Refusal::broken("the decoder panicked, which is a bug")));
         worked
     }
 
@@ -116,7 +117,11 @@ impl Worker {
         if size as f64 > config.max_source_mb * MB {
             return Err(Refusal::new(
                 Rule::TooLarge,
-                format!("its file has {:.1} MB, and max_source_mb is {}", size as f64 / MB, config.max_source_mb),
+                format!(
+                    "its file has {:.1} MB, and max_source_mb is {}",
+                    size as f64 / MB,
+                    config.max_source_mb
+                ),
             ));
         }
         let Item {
@@ -135,7 +140,8 @@ impl Worker {
         let captions = self.captions(captions)?;
         let mut info = probe(&bytes).map_err(Refusal::broken)?;
         if config.audio && info.frames > 1 && info.audio.is_none() {
-            info.audio = audio_info(&bytes).map_err(|error| Refusal::broken(format!("its sound: {error}")))?;
+            info.audio = audio_info(&bytes)
+                .map_err(|error| Refusal::broken(format!("its sound: {error}")))?;
         }
         worked.hash = Some(xxh3_64(&bytes));
         self.shape(&info)?;
@@ -189,9 +195,13 @@ impl Worker {
             }
             return Ok(Caption::one("").into());
         }
-        let lengths: Vec<usize> = captions.iter().map(|caption| caption.text.chars().count()).collect();
+        let lengths: Vec<usize> = captions
+            .iter()
+            .map(|caption| caption.text.chars().count())
+            .collect();
         let most = rules.max_length.unwrap_or(usize::MAX);
-        captions.retain(|caption| (rules.min_length..=most).contains(&caption.text.chars().count()));
+        captions
+            .retain(|caption| (rules.min_length..=most).contains(&caption.text.chars().count()));
         if captions.is_empty() {
             return Err(Refusal::new(
                 Rule::CaptionLength,
@@ -219,7 +229,10 @@ impl Worker {
             ));
         }
         if info.frames > 1 && info.fps < filters.min_fps {
-            return Err(Refusal::new(Rule::Fps, format!("{:.2} frames per second", info.fps)));
+            return Err(Refusal::new(
+                Rule::Fps,
+                format!("{:.2} frames per second", info.fps),
+            ));
         }
         Ok(())
     }
@@ -231,7 +244,10 @@ impl Worker {
         if info.frames > 1 {
             let seconds = part.end - part.start;
             if self.config.scenes.cut && seconds < self.config.scenes.min_seconds - HAIR {
-                return refuse(Rule::ShortScene, format!("{seconds:.2} s from {:.2} s on", part.start));
+                return refuse(
+                    Rule::ShortScene,
+                    format!("{seconds:.2} s from {:.2} s on", part.start),
+                );
             }
             let most = filters.max_seconds.unwrap_or(f64::INFINITY);
             if seconds < filters.min_seconds - HAIR || seconds > most + HAIR {
@@ -244,7 +260,10 @@ impl Worker {
             }
         }
         if part.brightness < filters.min_brightness {
-            return refuse(Rule::Brightness, format!("brightness of {:.4}", part.brightness));
+            return refuse(
+                Rule::Brightness,
+                format!("brightness of {:.4}", part.brightness),
+            );
         }
         if part.contrast < filters.min_contrast {
             return refuse(Rule::Contrast, format!("contrast of {:.4}", part.contrast));
@@ -262,12 +281,18 @@ impl Worker {
         let info = &whole.info;
         self.rules(info, part)?;
         let (media, start) = match (self.config.media, &whole.place) {
-            (MediaPlace::Uri, Some(place)) => (Stored::Uri(self.uri(place)?, whole.hash), part.start),
+            (MediaPlace::Uri, Some(place)) => {
+                (Stored::Uri(self.uri(place)?, whole.hash), part.start)
+            }
             (MediaPlace::Uri, None) => {
-                return Err(Refusal::broken("its media lie inside of another file, and media = \"uri\""));
+                return Err(Refusal::broken(
+                    "its media lie inside of another file, and media = \"uri\"",
+                ));
             }
             // Only a part that is everything there is takes the bytes as they are.
-            (MediaPlace::Inline, _) if part.whole => (Stored::Bytes(bytes.take().unwrap_or_default()), 0.0),
+            (MediaPlace::Inline, _) if part.whole => {
+                (Stored::Bytes(bytes.take().unwrap_or_default()), 0.0)
+            }
             (MediaPlace::Inline, _) => {
                 if info.kind != Kind::Mp4 {
                     return Err(Refusal::broken(format!(
@@ -285,7 +310,11 @@ impl Worker {
         {
             return Err(Refusal::new(
                 Rule::TooLarge,
-                format!("{:.1} MB, and max_mb is {}", bytes.len() as f64 / MB, self.config.max_mb),
+                format!(
+                    "{:.1} MB, and max_mb is {}",
+                    bytes.len() as f64 / MB,
+                    self.config.max_mb
+                ),
             ));
         }
         let (audio, sound) = self.sound(whole, part)?;
@@ -308,7 +337,11 @@ impl Worker {
 
     /// The sound file of a part, and the rate and channels of that or of the track in the media.
     #[expect(clippy::type_complexity, reason = "it is named once")]
-    fn sound(&self, whole: &Whole, part: &Part) -> Result<(Option<Vec<u8>>, Option<(u32, u16)>), Refusal> {
+    fn sound(
+        &self,
+        whole: &Whole,
+        part: &Part,
+    ) -> Result<(Option<Vec<u8>>, Option<(u32, u16)>), Refusal> {
         let Some(bytes) = &whole.sound else {
             let inside = whole.info.audio.as_ref().filter(|_| self.config.audio);
             return Ok((None, inside.map(|audio| (audio.rate, audio.channels))));

@@ -12,7 +12,8 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow_schema::{DataType, Field, Fields, Schema};
 use kinora_data::{Storage, StoreOptions};
 use kinora_ingest::{
-    ColumnNames, IngestConfig, IngestError, Look, MediaPlace, Options, Report, Rule, Searched, check, ingest, look,
+    ColumnNames, IngestConfig, IngestError, Look, MediaPlace, Options, Report, Rule, Searched,
+    check, ingest, look,
 };
 use kinora_media::{Decoder, Window, audio_info, probe};
 use parquet::arrow::ArrowWriter;
@@ -29,7 +30,14 @@ fn seen(out: &Path, random: usize) -> Look {
         random,
         ..Searched::default()
     };
-    look(&[out.display().to_string()], &storage(), &ColumnNames::default(), &searched, |_, _| {}).unwrap()
+    look(
+        &[out.display().to_string()],
+        &storage(),
+        &ColumnNames::default(),
+        &searched,
+        |_, _| {},
+    )
+    .unwrap()
 }
 
 /// The rows of a data set by key.
@@ -44,7 +52,11 @@ fn rows(out: &Path) -> Vec<(String, kinora_ingest::Sample)> {
 }
 
 fn counts(report: &Report) -> Vec<(Rule, u64)> {
-    report.dropped.iter().map(|(&rule, dropped)| (rule, dropped.count)).collect()
+    report
+        .dropped
+        .iter()
+        .map(|(&rule, dropped)| (rule, dropped.count))
+        .collect()
 }
 
 #[test]
@@ -54,7 +66,10 @@ fn a_folder_with_odd_files_becomes_rows() {
     put(&source.join("a.png"), png(1, 40, 60));
     put(&source.join("a.txt"), "a plain one\n");
     put(&source.join("deep/er/b ü\u{1f600}.png"), png(2, 40, 60));
-    put(&source.join("deep/er/b ü\u{1f600}.json"), r#"{"captions": ["x", {"text": "y", "weight": 3}], "licence": "CC0"}"#);
+    put(
+        &source.join("deep/er/b ü\u{1f600}.json"),
+        r#"{"captions": ["x", {"text": "y", "weight": 3}], "licence": "CC0"}"#,
+    );
     put(&source.join("c.png"), png(3, 40, 60));
     put(&source.join("d.mp4"), "this is no video");
     put(&source.join("d.txt"), "caption of no video");
@@ -74,13 +89,24 @@ fn a_folder_with_odd_files_becomes_rows() {
     let out = place.path().join("out");
     let done = run(&source, &out, &IngestConfig::default(), 2).unwrap();
     let report = done.report;
-    assert_eq!((report.items, report.kept, report.images), (9, 2, 2), "{report:?}");
     assert_eq!(
-        counts(&report),
-        [(Rule::Broken, 5), (Rule::NoCaption, 1), (Rule::Duplicate, 1)],
+        (report.items, report.kept, report.images),
+        (9, 2, 2),
         "{report:?}"
     );
-    assert!(report.sources[0].ignored[0].contains("1 captions"), "{report:?}");
+    assert_eq!(
+        counts(&report),
+        [
+            (Rule::Broken, 5),
+            (Rule::NoCaption, 1),
+            (Rule::Duplicate, 1)
+        ],
+        "{report:?}"
+    );
+    assert!(
+        report.sources[0].ignored[0].contains("1 captions"),
+        "{report:?}"
+    );
     let rows = rows(&out);
     let keys: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["a.png", "deep/er/b ü\u{1f600}.png"]);
@@ -96,9 +122,15 @@ fn a_folder_with_odd_files_becomes_rows() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(!line["reason"].as_str().unwrap().is_empty(), "{line}");
     }
-    assert!(dropped.contains("e.png") && dropped.contains("it is empty"), "{dropped}");
+    assert!(
+        dropped.contains("e.png") && dropped.contains("it is empty"),
+        "{dropped}"
+    );
     let checked = check(&out.display().to_string(), &storage(), |_, _| {}).unwrap();
-    assert_eq!((checked.rows, checked.hashed, checked.faults.len()), (2, 2, 0));
+    assert_eq!(
+        (checked.rows, checked.hashed, checked.faults.len()),
+        (2, 2, 0)
+    );
 }
 
 #[test]
@@ -108,17 +140,26 @@ fn clips_are_cut_into_scenes_that_decode_to_the_same_frames() {
     let whole = mp4(&[24, 30, 20], 12.0);
     put(&source.join("film.mp4"), &whole);
     put(&source.join("film.txt"), "three colours");
-    put(&source.join("film.wav"), wav(6.0));
+    put(&source.join("film.wav"), wav(7.0));
     let out = place.path().join("out");
-    let report = run(&source, &out, &IngestConfig::default(), 1).unwrap().report;
-    assert_eq!((report.kept, report.clips, report.sounds), (3, 1, 3), "{report:?}");
+    let report = run(&source, &out, &IngestConfig::default(), 1)
+        .unwrap()
+        .report;
+    assert_eq!(
+        (report.kept, report.clips, report.sounds),
+        (3, 1, 3),
+        "{report:?}"
+    );
     let mut decoder = Decoder::new();
     let original = decoder.decode(&whole).unwrap();
     let mut at = 0;
     for ((key, row), frames) in rows(&out).into_iter().zip([24usize, 30, 20]) {
         let number = |name: &str| row.columns[name].as_f64().unwrap();
         assert_eq!(number("frames") as usize, frames, "{key}");
-        assert!((number("duration") - frames as f64 / 12.0).abs() < 1e-6, "{key}");
+        assert!(
+            (number("duration") - frames as f64 / 12.0).abs() < 1e-6,
+            "{key}"
+        );
         let media = row.media.as_ref().unwrap();
         let part = decoder
             .window(media, Window::time(number("start"), 12.0, frames))
@@ -126,27 +167,40 @@ fn clips_are_cut_into_scenes_that_decode_to_the_same_frames() {
         assert_eq!(part.rgb, original.sample(at, frames).rgb, "{key}");
         let sound = audio_info(row.audio.as_ref().unwrap()).unwrap().unwrap();
         assert_eq!((sound.rate, sound.channels), (8000, 1));
-        assert!((sound.duration - frames as f64 / 12.0).abs() < 0.01, "{key}: {sound:?}");
+        assert!(
+            (sound.duration - frames as f64 / 12.0).abs() < 0.01,
+            "{key}: {sound:?}"
+        );
         at += frames;
     }
     // Whole, split and skipped.
     let mut config = IngestConfig::default();
     config.scenes.cut = false;
-    let report = run(&source, &place.path().join("whole"), &config, 1).unwrap().report;
+    let report = run(&source, &place.path().join("whole"), &config, 1)
+        .unwrap()
+        .report;
     assert_eq!(report.kept, 1);
     let kept = rows(&place.path().join("whole"));
     assert_eq!(kept[0].1.media.as_ref().unwrap(), &whole);
-    assert_eq!(kept[0].1.audio.as_ref().unwrap(), &wav(6.0));
+    assert_eq!(kept[0].1.audio.as_ref().unwrap(), &wav(7.0));
     let mut config = IngestConfig::default();
     config.scenes.max_seconds = Some(1.0);
     config.scenes.skip_start_seconds = 1.0;
-    let report = run(&source, &place.path().join("split"), &config, 1).unwrap().report;
+    let report = run(&source, &place.path().join("split"), &config, 1)
+        .unwrap()
+        .report;
     assert_eq!(report.kept, 1 + 3 + 2, "{report:?}");
     for (key, row) in rows(&place.path().join("split")) {
         let number = |name: &str| row.columns[name].as_f64().unwrap();
         let info = probe(row.media.as_ref().unwrap()).unwrap();
-        assert!(number("start") + number("duration") <= info.duration + 1e-3, "{key}: {info:?}");
-        assert!((number("frames") - number("duration") * 12.0).abs() < 0.51, "{key}");
+        assert!(
+            number("start") + number("duration") <= info.duration + 1e-3,
+            "{key}: {info:?}"
+        );
+        assert!(
+            (number("frames") - number("duration") * 12.0).abs() < 0.51,
+            "{key}"
+        );
     }
 }
 
@@ -158,14 +212,23 @@ fn each_filter_says_what_it_drops() {
         ("ok", png(1, 64, 64)),
         ("small", png(2, 20, 64)),
         ("wide", png(3, 64, 300)),
-        ("black", kinora_media::encode_png(&vec![0; 64 * 64 * 3], 64, 64).unwrap()),
-        ("white", kinora_media::encode_png(&vec![255; 64 * 64 * 3], 64, 64).unwrap()),
+        (
+            "black",
+            kinora_media::encode_png(&vec![0; 64 * 64 * 3], 64, 64).unwrap(),
+        ),
+        (
+            "white",
+            kinora_media::encode_png(&vec![255; 64 * 64 * 3], 64, 64).unwrap(),
+        ),
     ];
     for (name, bytes) in images {
         put(&source.join(format!("{name}.png")), bytes);
-        put(&source.join(format!("{name}.txt")), format!("{name} is its caption"));
+        put(
+            &source.join(format!("{name}.txt")),
+            format!("{name} is its caption"),
+        );
     }
-    put(&source.join("still.mp4"), mp4(&[1; 1].repeat(1), 12.0));
+    put(&source.join("still.mp4"), mp4(&[12], 12.0));
     put(&source.join("short.mp4"), mp4(&[4], 12.0));
     put(&source.join("short.txt"), "short is its caption");
     put(&source.join("slow.mp4"), mp4(&[12], 4.0));
@@ -198,15 +261,26 @@ fn each_filter_says_what_it_drops() {
     assert_eq!(report.kept, 1);
 }
 
+/// A picture of broad waves, the same at any size.
+fn waves(pace: f64, height: usize, width: usize) -> Vec<u8> {
+    let mut rgb = Vec::new();
+    for y in 0..height {
+        for x in 0..width {
+            let (y, x) = (y as f64 / height as f64, x as f64 / width as f64);
+            let light = (pace * 3.0 * x + 2.0 * y).sin() + (pace * 2.0 * y - x).cos();
+            rgb.extend([((light + 2.0) * 60.0) as u8; 3]);
+        }
+    }
+    kinora_media::encode_png(&rgb, height, width).unwrap()
+}
+
 #[test]
 fn near_duplicates_are_dropped_and_the_first_stays() {
     let place = tempdir().unwrap();
     let source = place.path().join("in");
-    let big = png(3, 120, 160);
-    let small = Decoder::new().decode(&big).unwrap().fit(60, 80);
-    put(&source.join("b.png"), kinora_media::encode_png(&small.rgb, 60, 80).unwrap());
-    put(&source.join("a.png"), &big);
-    put(&source.join("c.png"), png(8, 120, 160));
+    put(&source.join("b.png"), waves(3.0, 60, 80));
+    put(&source.join("a.png"), waves(3.0, 120, 160));
+    put(&source.join("c.png"), waves(5.0, 120, 160));
     let mut config = IngestConfig::default();
     config.captions.required = false;
     config.duplicates.near = Some(4);
@@ -219,7 +293,10 @@ fn near_duplicates_are_dropped_and_the_first_stays() {
 
 fn tables(source: &Path) {
     for index in 0..3 {
-        put(&source.join(format!("media/{index}.png")), png(index, 32, 32));
+        put(
+            &source.join(format!("media/{index}.png")),
+            png(index, 32, 32),
+        );
     }
 }
 
@@ -238,7 +315,14 @@ fn json_lines_and_csv_name_media_and_hold_captions() {
     );
     put(&source.join("list.jsonl"), lines);
     let out = place.path().join("jsonl");
-    let report = run(&source.join("list.jsonl"), &out, &IngestConfig::default(), 2).unwrap().report;
+    let report = run(
+        &source.join("list.jsonl"),
+        &out,
+        &IngestConfig::default(),
+        2,
+    )
+    .unwrap()
+    .report;
     assert_eq!((report.items, report.kept), (6, 3), "{report:?}");
     assert_eq!(counts(&report), [(Rule::Broken, 3)]);
     let found = rows(&out);
@@ -254,15 +338,31 @@ fn json_lines_and_csv_name_media_and_hold_captions() {
     let mut config = IngestConfig::default();
     config.columns.caption = Some("words".into());
     let out = place.path().join("csv");
-    let report = run(&source.join("list.csv"), &out, &config, 1).unwrap().report;
+    let report = run(&source.join("list.csv"), &out, &config, 1)
+        .unwrap()
+        .report;
     assert_eq!(report.kept, 2, "{report:?}");
-    assert!(report.dropped[&Rule::Broken].examples[0].contains("2 fields under 3 headings"), "{report:?}");
+    assert!(
+        report.dropped[&Rule::Broken].examples[0].contains("2 fields under 3 headings"),
+        "{report:?}"
+    );
     let found = rows(&out);
     assert_eq!(found[0].1.caption, "zero, with\na break");
     assert_eq!(found[1].1.caption, "he said \"one\"");
     config.columns.media = Some("url".into());
-    let error = run(&source.join("list.csv"), &place.path().join("no"), &config, 1).unwrap_err();
-    assert!(error.to_string().contains("no column url; it has file, words, who"), "{error}");
+    let error = run(
+        &source.join("list.csv"),
+        &place.path().join("no"),
+        &config,
+        1,
+    )
+    .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no column url; it has file, words, who"),
+        "{error}"
+    );
 }
 
 fn tar(path: &Path, members: &[(&str, Vec<u8>)]) {
@@ -293,20 +393,42 @@ fn tars_are_read_as_web_datasets() {
         (&format!("{long}.png"), png(7, 32, 32)),
         (&format!("{long}.txt"), b"long".to_vec()),
     ];
-    tar(&source.join("a.tar"), &members.clone().map(|(name, bytes)| (name, bytes)));
-    tar(&source.join("b.tar"), &[("000.png", png(20, 32, 32)), ("000.txt", b"b".to_vec())]);
+    tar(
+        &source.join("a.tar"),
+        &members.clone().map(|(name, bytes)| (name, bytes)),
+    );
+    tar(
+        &source.join("b.tar"),
+        &[("000.png", png(20, 32, 32)), ("000.txt", b"b".to_vec())],
+    );
     let bytes = fs::read(source.join("a.tar")).unwrap();
     fs::write(source.join("c.tar"), &bytes[..bytes.len() / 2]).unwrap();
     let out = place.path().join("out");
-    let report = run(&source, &out, &IngestConfig::default(), 2).unwrap().report;
+    let report = run(&source, &out, &IngestConfig::default(), 2)
+        .unwrap()
+        .report;
     assert_eq!(report.sources[0].kind.name(), "tar");
     let found = rows(&out);
     let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
     let long_key = format!("a.tar/{long}.png");
-    assert_eq!(keys, ["a.tar/000.png", "a.tar/001.left.png", &long_key, "b.tar/000.png"]);
+    assert_eq!(
+        keys,
+        [
+            "a.tar/000.png",
+            "a.tar/001.left.png",
+            &long_key,
+            "b.tar/000.png"
+        ]
+    );
     assert_eq!(found[1].1.caption, "one");
     assert_eq!(found[1].1.audio.as_ref().unwrap(), &wav(1.0));
-    assert!(report.dropped[&Rule::Broken].examples.iter().any(|line| line.contains("c.tar/end")), "{report:?}");
+    assert!(
+        report.dropped[&Rule::Broken]
+            .examples
+            .iter()
+            .any(|line| line.contains("c.tar/end")),
+        "{report:?}"
+    );
     // What of c.tar could be read has the bytes of a.tar.
     assert!(report.dropped_by(Rule::Duplicate) >= 1, "{report:?}");
 }
@@ -315,7 +437,9 @@ fn tars_are_read_as_web_datasets() {
 fn hugging_face(path: &Path, count: u32) {
     let mut bytes = BinaryBuilder::new();
     (0..count).for_each(|index| bytes.append_value(png(index, 32, 32)));
-    let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..count).map(|index| format!("{index}.png"))));
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..count).map(|index| format!("{index}.png")),
+    ));
     let inner = Fields::from(vec![
         Field::new("bytes", DataType::Binary, true),
         Field::new("path", DataType::Utf8, true),
@@ -350,14 +474,24 @@ fn parquet_of_other_schemas_is_read_and_looked_into() {
     let report = run(&source, &out, &small_shards(), 2).unwrap().report;
     assert_eq!((report.items, report.kept), (13, 12), "{report:?}");
     let found = rows(&out);
-    let row = &found.iter().find(|(key, _)| key == "train-0.parquet:7").unwrap().1;
+    let row = &found
+        .iter()
+        .find(|(key, _)| key == "train-0.parquet:7")
+        .unwrap()
+        .1;
     assert_eq!(row.caption, "picture 7");
     assert_eq!(row.media.as_ref().unwrap(), &png(7, 32, 32));
     let meta: Value = serde_json::from_str(row.columns["meta"].as_str().unwrap()).unwrap();
     assert_eq!(meta["label"], 14);
     let look = seen(&source, 3);
-    assert_eq!((look.rows, look.images, look.unreadable, look.samples.len()), (12, 12, 1, 3));
-    assert!(look.measured && look.examples[0].contains("train-1.parquet"), "{look:?}");
+    assert_eq!(
+        (look.rows, look.images, look.unreadable, look.samples.len()),
+        (12, 12, 1, 3)
+    );
+    assert!(
+        look.measured && look.examples[0].contains("train-1.parquet"),
+        "{look:?}"
+    );
 }
 
 #[test]
@@ -387,9 +521,15 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     images(&source, 47);
     for index in 0..6 {
         // Clips of scenes, so that shards end inside of items.
-        put(&source.join(format!("{index:02}/film.mp4")), mp4(&[8 + index, 9, 10, 8], 10.0));
+        put(
+            &source.join(format!("{index:02}/film.mp4")),
+            mp4(&[8 + index, 9, 10, 8], 10.0),
+        );
         put(&source.join(format!("{index:02}/film.txt")), "film");
-        put(&source.join(format!("{index:02}/zz.png")), png(index as u32, 24, 32));
+        put(
+            &source.join(format!("{index:02}/zz.png")),
+            png(index as u32, 24, 32),
+        );
         put(&source.join(format!("{index:02}/zz.txt")), "a duplicate");
     }
     let mut config = small_shards();
@@ -406,9 +546,15 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
         };
         // A panic ends it between two items, with nothing tidied up.
         let stopped = std::panic::catch_unwind(|| {
-            ingest(std::slice::from_ref(&source), &out, &config, options, |progress| {
-                assert!(progress.items < stop, "stopped by the test");
-            })
+            ingest(
+                std::slice::from_ref(&source),
+                &out,
+                &config,
+                options,
+                |progress| {
+                    assert!(progress.items < stop, "stopped by the test");
+                },
+            )
         });
         assert!(stopped.is_err(), "it was stopped at {stop}");
         // What a killed process leaves behind.
@@ -433,8 +579,16 @@ fn other_settings_and_changed_sources_are_refused_by_name() {
     other.filters.min_side = 10;
     other.max_bad = 0.5;
     let error = run(&source, &out, &other, 1).unwrap_err();
-    assert!(matches!(&error, IngestError::Other { differences, .. } if differences.len() == 1), "{error}");
-    assert!(error.to_string().contains("ingest.filters.min_side was 0, and is 10"), "{error}");
+    assert!(
+        matches!(&error, IngestError::Other { differences, .. } if differences.len() == 1),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("ingest.filters.min_side was 0, and is 10"),
+        "{error}"
+    );
     put(&source.join("new.png"), png(99, 24, 32));
     let error = run(&source, &out, &config, 1).unwrap_err();
     assert!(error.to_string().contains("5 items, and has 6"), "{error}");
@@ -446,7 +600,10 @@ fn other_settings_and_changed_sources_are_refused_by_name() {
     fs::remove_file(out.join("shard-00000.parquet")).unwrap();
     fs::remove_file(source.join("new.png")).unwrap();
     let error = run(&source, &out, &config, 1).unwrap_err();
-    assert!(error.to_string().contains("is gone or has changed"), "{error}");
+    assert!(
+        error.to_string().contains("is gone or has changed"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -484,17 +641,27 @@ fn media_can_stay_where_they_are() {
     let report = run(&source, &source, &config, 2).unwrap().report;
     assert_eq!((report.kept, report.kept_bytes), (5, 0), "{report:?}");
     let found = rows(&source);
-    let film = &found.iter().find(|(key, _)| key == "film.mp4#001").unwrap().1;
+    let film = &found
+        .iter()
+        .find(|(key, _)| key == "film.mp4#001")
+        .unwrap()
+        .1;
     assert_eq!(film.columns["uri"], "film.mp4");
     assert_eq!(film.columns["start"], 2.0);
-    assert_eq!(film.media.as_ref().unwrap(), &fs::read(source.join("film.mp4")).unwrap());
+    assert_eq!(
+        film.media.as_ref().unwrap(),
+        &fs::read(source.join("film.mp4")).unwrap()
+    );
     assert!(!run(&source, &source, &config, 2).unwrap().fresh);
     let checked = check(&source.display().to_string(), &storage(), |_, _| {}).unwrap();
     assert_eq!((checked.hashed, checked.faults.len()), (5, 0));
     put(&source.join("film.mp4"), mp4(&[20, 21], 10.0));
     let checked = check(&source.display().to_string(), &storage(), |_, _| {}).unwrap();
     assert_eq!(checked.faults.len(), 2, "{checked:?}");
-    assert!(checked.faults[0].place.contains("film.mp4#000"), "{checked:?}");
+    assert!(
+        checked.faults[0].place.contains("film.mp4#000"),
+        "{checked:?}"
+    );
 }
 
 #[test]
@@ -507,14 +674,21 @@ fn a_check_names_each_fault() {
     let name = |number: u32| out.join(format!("shard-{number:05}.parquet"));
     fs::remove_file(name(0)).unwrap();
     let mut bytes = fs::read(name(1)).unwrap();
-    let at = bytes.windows(8).position(|window| window == b"\x89PNG\r\n\x1a\n").unwrap();
+    let at = bytes
+        .windows(8)
+        .position(|window| window == b"\x89PNG\r\n\x1a\n")
+        .unwrap();
     bytes[at + 60] ^= 1;
     fs::write(name(1), bytes).unwrap();
     let bytes = fs::read(name(2)).unwrap();
     fs::write(name(2), &bytes[..bytes.len() - 9]).unwrap();
     fs::copy(name(3), out.join("extra.parquet")).unwrap();
     let checked = check(&out.display().to_string(), &storage(), |_, _| {}).unwrap();
-    let all: Vec<String> = checked.faults.iter().map(|fault| format!("{}: {}", fault.place, fault.what)).collect();
+    let all: Vec<String> = checked
+        .faults
+        .iter()
+        .map(|fault| format!("{}: {}", fault.place, fault.what))
+        .collect();
     for expected in [
         "shard-00000.parquet: it is in the manifest, and missing",
         "shard-00001.parquet: its hash is",
@@ -522,7 +696,10 @@ fn a_check_names_each_fault() {
         "shard-00002.parquet: it has",
         "extra.parquet: it is not in the manifest",
     ] {
-        assert!(all.iter().any(|fault| fault.starts_with(expected)), "{expected}: {all:#?}");
+        assert!(
+            all.iter().any(|fault| fault.starts_with(expected)),
+            "{expected}: {all:#?}"
+        );
     }
 }
 
@@ -535,11 +712,16 @@ fn ten_thousand_small_images_go_in_quickly() {
     for jobs in [1, 2] {
         let began = Instant::now();
         let out = place.path().join(format!("out{jobs}"));
-        let report = run(&source, &out, &IngestConfig::default(), jobs).unwrap().report;
+        let report = run(&source, &out, &IngestConfig::default(), jobs)
+            .unwrap()
+            .report;
         times.push(began.elapsed().as_secs_f64());
         assert_eq!(report.items, 10_000);
         assert!(report.kept > 9_000, "{:?}", counts(&report));
     }
-    println!("10,000 images of 24x32: {:.1} s with one thread, {:.1} s with two", times[0], times[1]);
+    println!(
+        "10,000 images of 24x32: {:.1} s with one thread, {:.1} s with two",
+        times[0], times[1]
+    );
     assert!(times.iter().all(|&time| time < 120.0), "{times:?}");
 }

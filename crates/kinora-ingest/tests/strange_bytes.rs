@@ -19,7 +19,10 @@ struct Counting;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-#[expect(unsafe_code, reason = "an allocator that counts is the only way to see a peak")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator that counts is the only way to see a peak"
+)]
 // SAFETY: every call is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -72,7 +75,9 @@ fn apply(bytes: &mut Vec<u8>, changes: &[Change]) {
         match change {
             Change::Flip(at, bits) => bytes[at % length] ^= bits,
             Change::Cut(at) => bytes.truncate(at % length),
-            Change::Insert(at, more) => drop(bytes.splice(at % length..at % length, more.iter().copied())),
+            Change::Insert(at, more) => {
+                drop(bytes.splice(at % length..at % length, more.iter().copied()))
+            }
             Change::Huge(at, count) => {
                 let from = at % length;
                 bytes[from..(from + count).min(length)].fill(0xff);
@@ -111,7 +116,13 @@ fn mutate(name: &str, original: &[u8], beside: &Path, cases: u32) {
             ..Options::default()
         };
         // An error is as good as a result.
-        drop(ingest(std::slice::from_ref(&source), &out.path().join("out"), &config, options, |_| {}));
+        drop(ingest(
+            std::slice::from_ref(&source),
+            &out.path().join("out"),
+            &config,
+            options,
+            |_| {},
+        ));
         let peak = PEAK.load(Ordering::Relaxed) - before;
         prop_assert!(peak < MOST, "it took {} MB", peak >> 20);
         Ok(())
@@ -123,7 +134,9 @@ fn mutate(name: &str, original: &[u8], beside: &Path, cases: u32) {
 
 /// As many cases as asked for by hand: KINORA_CASES=20000 cargo test --release -p kinora-ingest strange
 fn cases(usual: u32) -> u32 {
-    option_env!("KINORA_CASES").and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+    option_env!("KINORA_CASES")
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(usual)
 }
 
 #[test]
@@ -137,8 +150,15 @@ fn mutated_sources_end_in_broken_items_or_errors() {
         .map(|index| format!("{{\"path\": \"media/{index}.png\", \"caption\": \"a {index}\", \"captions\": [\"b\", {{\"text\": \"c\", \"weight\": 2}}], \"n\": {index}}}\n"))
         .collect();
     mutate("list.jsonl", lines.as_bytes(), place.path(), cases(200));
-    let rows: String = (0..4).map(|index| format!("media/{index}.png,\"a \"\"{index}\"\"\nb\",x\n")).collect();
-    mutate("list.csv", format!("path,caption,other\n{rows}").as_bytes(), place.path(), cases(200));
+    let rows: String = (0..4)
+        .map(|index| format!("media/{index}.png,\"a \"\"{index}\"\"\nb\",x\n"))
+        .collect();
+    mutate(
+        "list.csv",
+        format!("path,caption,other\n{rows}").as_bytes(),
+        place.path(),
+        cases(200),
+    );
 
     let mut tar = tar::Builder::new(Vec::new());
     for index in 0..4 {
@@ -147,11 +167,19 @@ fn mutated_sources_end_in_broken_items_or_errors() {
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
             header.set_cksum();
-            let name = format!("{}/{index}.{extension}", "long".repeat(if index == 2 { 40 } else { 1 }));
+            let name = format!(
+                "{}/{index}.{extension}",
+                "long".repeat(if index == 2 { 40 } else { 1 })
+            );
             tar.append_data(&mut header, name, &bytes[..]).unwrap();
         }
     }
-    mutate("a.tar", &tar.into_inner().unwrap(), place.path(), cases(200));
+    mutate(
+        "a.tar",
+        &tar.into_inner().unwrap(),
+        place.path(),
+        cases(200),
+    );
 
     let source = place.path().join("images");
     images(&source, 6);

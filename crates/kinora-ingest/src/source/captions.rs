@@ -94,10 +94,14 @@ fn weighted(list: &Value) -> Result<Vec<Caption>, String> {
             _ => (None, 1.0),
         };
         let Some(text) = text else {
-            return Err(format!("a caption is {entry}, which is no text and no {{\"text\", \"weight\"}}"));
+            return Err(format!(
+                "a caption is {entry}, which is no text and no {{\"text\", \"weight\"}}"
+            ));
         };
         if !(weight > 0.0 && weight <= 1e6) {
-            return Err(format!("a caption's weight is {weight}; weights are above 0, up to a million"));
+            return Err(format!(
+                "a caption's weight is {weight}; weights are above 0, up to a million"
+            ));
         }
         captions.extend(one(text).map(|caption| Caption {
             weight: weight as f32,
@@ -136,7 +140,10 @@ mod tests {
         assert_eq!(of("text", r#"{"caption": "json"}"#).unwrap(), one("json"));
         assert_eq!(of("text", r#"{"other": 3}"#).unwrap(), one("text"));
         let several = r#"{"captions": ["a", {"text": "b", "weight": 2}], "caption": "c"}"#;
-        assert_eq!(of("", several).unwrap(), [("a".into(), 1.0), ("b".into(), 2.0)]);
+        assert_eq!(
+            of("", several).unwrap(),
+            [("a".into(), 1.0), ("b".into(), 2.0)]
+        );
     }
 
     #[test]
@@ -145,8 +152,14 @@ mod tests {
             ("{", "EOF"),
             ("[1]", "no object"),
             (r#"{"caption": 3}"#, "no text"),
-            (r#"{"captions": [{"text": "a", "weight": -1}]}"#, "weight is -1"),
-            (r#"{"captions": [{"text": "a", "weight": "x"}]}"#, "weight is NaN"),
+            (
+                r#"{"captions": [{"text": "a", "weight": -1}]}"#,
+                "weight is -1",
+            ),
+            (
+                r#"{"captions": [{"text": "a", "weight": "x"}]}"#,
+                "weight is NaN",
+            ),
             (r#"{"captions": [7]}"#, "a caption is 7"),
         ] {
             let error = of("", json).unwrap_err();
@@ -156,6 +169,10 @@ mod tests {
             text: Some(Hold::Bytes(vec![0xff, 0xfe])),
             ..Words::default()
         };
-        assert!(words(bad, &ColumnNames::default()).unwrap_err().contains("UTF-8"));
+        assert!(
+            words(bad, &ColumnNames::default())
+                .unwrap_err()
+                .contains("UTF-8")
+        );
     }
 }

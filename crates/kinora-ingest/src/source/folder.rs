@@ -72,7 +72,8 @@ impl Folder {
         }
         walk.entries.sort_by(|a, b| a.path().cmp(b.path()));
         for entry in &walk.entries {
-            walk.hash.update(entry.path().as_os_str().as_encoded_bytes());
+            walk.hash
+                .update(entry.path().as_os_str().as_encoded_bytes());
             walk.hash.update(&[0]);
         }
         let print = Fingerprint {
@@ -97,9 +98,10 @@ impl Folder {
             Entry::Unreadable { reason, .. } => Item::broken(key, reason.clone()),
             Entry::Media { path, beside } => {
                 let path = self.root.join(path);
-                let [text, json, audio] = beside
-                    .each_ref()
-                    .map(|name| name.as_ref().map(|name| Hold::file(path.with_file_name(name))));
+                let [text, json, audio] = beside.each_ref().map(|name| {
+                    name.as_ref()
+                        .map(|name| Hold::file(path.with_file_name(name)))
+                });
                 Item {
                     key,
                     place: Some(path.to_string_lossy().into_owned()),
@@ -131,7 +133,9 @@ impl Source for Folder {
         let root = self.root.display();
         let mut lines = Vec::new();
         if alone > 0 {
-            lines.push(format!("{root}: {alone} captions or sounds without a picture or video of their name"));
+            lines.push(format!(
+                "{root}: {alone} captions or sounds without a picture or video of their name"
+            ));
         }
         if others > 0 {
             lines.push(format!("{root}: {others} files of other kinds"));
@@ -209,7 +213,10 @@ impl Walk<'_> {
 
     /// Notes a file's name, size and time.
     fn count(&mut self, path: &Path, meta: &fs::Metadata) {
-        let since = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let since = meta
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let time = since.map_or(0, |since| since.as_nanos());
         // Folders are not listed in the order of their paths, so each file counts for itself.
         self.hash.update(path.as_os_str().as_encoded_bytes());
@@ -242,7 +249,9 @@ impl Walk<'_> {
                 let mut found: Vec<&String> = EXTENSIONS
                     .iter()
                     .filter(|extension| role(extension) == wanted)
-                    .flat_map(|extension| [format!("{stem}.{extension}"), format!("{text}.{extension}")])
+                    .flat_map(|extension| {
+                        [format!("{stem}.{extension}"), format!("{text}.{extension}")]
+                    })
                     .filter_map(|candidate| names.get(&candidate))
                     .collect();
                 found.truncate(1);

@@ -79,7 +79,9 @@ impl Fingerprint {
             return Some(format!("{path} has changed; the newest file is {newest}"));
         };
         let newest = &now.newest;
-        Some(format!("{path} had {was}, and has {is} now; the newest file is {newest}"))
+        Some(format!(
+            "{path} had {was}, and has {is} now; the newest file is {newest}"
+        ))
     }
 }
 
@@ -170,7 +172,10 @@ pub(crate) fn open(
                     path.display(),
                     out.display()
                 ),
-                format!("write the data set into the folder of the media: --out {}", path.display()),
+                format!(
+                    "write the data set into the folder of the media: --out {}",
+                    path.display()
+                ),
             ));
         }
         if inside && config.media == MediaPlace::Uri {
@@ -208,8 +213,20 @@ pub(crate) fn chosen<'a>(
 
 /// The usual names of the media's column.
 const MEDIA_NAMES: [&str; 14] = [
-    "media", "image", "video", "mp4", "png", "jpg", "jpeg", "webp", "path", "file", "file_name",
-    "filename", "uri", "url",
+    "media",
+    "image",
+    "video",
+    "mp4",
+    "png",
+    "jpg",
+    "jpeg",
+    "webp",
+    "path",
+    "file",
+    "file_name",
+    "filename",
+    "uri",
+    "url",
 ];
 /// The usual names of the caption's column.
 const CAPTION_NAMES: [&str; 6] = ["caption", "text", "prompt", "description", "title", "txt"];

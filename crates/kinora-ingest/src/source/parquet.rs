@@ -47,7 +47,10 @@ impl Parquets {
         let (mut bytes, mut newest) = (0, (0, String::new()));
         for path in recognise::files(path, "parquet")? {
             let meta = path.metadata().map_err(IngestError::io(&path))?;
-            let since = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let since = meta
+                .modified()
+                .ok()
+                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let time = since.map_or(0, |since| since.as_nanos());
             hash.update(path.as_os_str().as_encoded_bytes());
             hash.update(&meta.len().to_le_bytes());
@@ -109,7 +112,11 @@ impl Shard {
             let there = |name: &str| schema.field_with_name(name).is_ok();
             let taken = Taken::of(names, there);
             if !taken.media.is_some_and(there) {
-                let have: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                let have: Vec<&str> = schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.name().as_str())
+                    .collect();
                 return Err(IngestError::config(
                     format!(
                         "{} has no column {}; it has {}",
@@ -122,11 +129,20 @@ impl Shard {
             }
         }
         let rows = match &opened {
-            Ok((_, footer)) => footer.metadata().row_groups().iter().map(|group| group.num_rows() as u64).sum(),
+            Ok((_, footer)) => footer
+                .metadata()
+                .row_groups()
+                .iter()
+                .map(|group| group.num_rows() as u64)
+                .sum(),
             Err(_) => 1,
         };
         Ok(Self {
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             path,
             opened,
             rows,
@@ -172,7 +188,9 @@ impl<'a> Rows<'a> {
 
     /// Opens the row group that holds the next row.
     fn seek(&mut self) {
-        let Ok((source, footer)) = &self.file.opened else { return };
+        let Ok((source, footer)) = &self.file.opened else {
+            return;
+        };
         let groups = footer.metadata().row_groups();
         let mut before = 0;
         for (index, group) in groups.iter().enumerate() {
@@ -224,7 +242,9 @@ impl Iterator for Rows<'_> {
             let next = guarded(|| match reader.as_mut().and_then(Iterator::next) {
                 Some(Ok(batch)) if batch.num_rows() > 0 => {
                     let rows = self.at..self.end.min(self.at + batch.num_rows() as u64);
-                    let items = rows.zip(0..).map(|(row, index)| self.item(&batch, index, row));
+                    let items = rows
+                        .zip(0..)
+                        .map(|(row, index)| self.item(&batch, index, row));
                     Ok(items.collect::<Vec<_>>())
                 }
                 Some(Ok(_)) | None => Err("the row group ends before its last row".into()),
@@ -257,8 +277,12 @@ fn open_group(
 
 impl Rows<'_> {
     fn item(&self, batch: &RecordBatch, index: usize, row: u64) -> Item {
-        self.made(batch, index, row)
-            .unwrap_or_else(|reason| Item::broken(self.key(row), format!("{} row {row}: {reason}", self.file.path.display())))
+        self.made(batch, index, row).unwrap_or_else(|reason| {
+            Item::broken(
+                self.key(row),
+                format!("{} row {row}: {reason}", self.file.path.display()),
+            )
+        })
     }
 
     fn made(&self, batch: &RecordBatch, index: usize, row: u64) -> Result<Item, String> {
@@ -300,7 +324,11 @@ impl Rows<'_> {
     }
 
     /// Bytes, or a struct of bytes and path, or a path.
-    fn media(&self, column: Option<&ArrayRef>, index: usize) -> Result<(Hold, Option<String>), String> {
+    fn media(
+        &self,
+        column: Option<&ArrayRef>,
+        index: usize,
+    ) -> Result<(Hold, Option<String>), String> {
         let column = column.ok_or("it has no column for the media")?;
         if column.is_null(index) {
             return Err("its media are null".into());
@@ -309,17 +337,26 @@ impl Rows<'_> {
             return Ok((Hold::Bytes(bytes), None));
         }
         if let Some(fields) = column.as_struct_opt() {
-            let inner = |name: &str| fields.column_by_name(name).filter(|column| column.is_valid(index));
+            let inner = |name: &str| {
+                fields
+                    .column_by_name(name)
+                    .filter(|column| column.is_valid(index))
+            };
             if let Some(bytes) = inner("bytes").and_then(|column| bytes(column, index)) {
                 return Ok((Hold::Bytes(bytes), None));
             }
-            if let Some(Value::String(place)) = inner("path").and_then(|column| value(column, index)) {
+            if let Some(Value::String(place)) =
+                inner("path").and_then(|column| value(column, index))
+            {
                 return Ok(self.place(&place));
             }
         }
         match value(column, index) {
             Some(Value::String(place)) => Ok(self.place(&place)),
-            _ => Err(format!("its media are {}, which is neither bytes nor a path", column.data_type())),
+            _ => Err(format!(
+                "its media are {}, which is neither bytes nor a path",
+                column.data_type()
+            )),
         }
     }
 
@@ -364,11 +401,15 @@ pub(crate) fn value(column: &ArrayRef, index: usize) -> Option<Value> {
 }
 
 fn list(entries: &ArrayRef) -> Value {
-    (0..entries.len()).map(|index| value(entries, index).unwrap_or(Value::Null)).collect()
+    (0..entries.len())
+        .map(|index| value(entries, index).unwrap_or(Value::Null))
+        .collect()
 }
 
 fn object(fields: &StructArray, index: usize) -> Value {
     let names = fields.column_names().into_iter();
-    let filled = names.zip(fields.columns()).filter_map(|(name, column)| Some((name.to_owned(), value(column, index)?)));
+    let filled = names
+        .zip(fields.columns())
+        .filter_map(|(name, column)| Some((name.to_owned(), value(column, index)?)));
     Value::Object(filled.collect())
 }

@@ -58,7 +58,10 @@ impl Table {
                 *headings = fields(&line, *delimiter).unwrap_or_default();
             }
             let taken = Taken::of(names, |name| headings.iter().any(|heading| heading == name));
-            if !taken.media.is_some_and(|name| headings.iter().any(|heading| heading == name)) {
+            if !taken
+                .media
+                .is_some_and(|name| headings.iter().any(|heading| heading == name))
+            {
                 return Err(IngestError::config(
                     format!(
                         "{} has no column {}; it has {}",
@@ -115,8 +118,13 @@ impl Table {
                         headings.len()
                     ));
                 }
-                let filled = headings.iter().zip(fields).filter(|(_, field)| !field.is_empty());
-                Ok(filled.map(|(name, field)| (name.clone(), Value::String(field))).collect())
+                let filled = headings
+                    .iter()
+                    .zip(fields)
+                    .filter(|(_, field)| !field.is_empty());
+                Ok(filled
+                    .map(|(name, field)| (name.clone(), Value::String(field)))
+                    .collect())
             }
         }
     }
@@ -139,7 +147,9 @@ impl Table {
         let taken = Taken::of(&self.names, |name| record.contains_key(name));
         let place = match taken.media.map(|name| (name, record.remove(name))) {
             Some((_, Some(Value::String(place)))) if !place.is_empty() => place,
-            Some((name, Some(other))) => return Err(format!("{name} is {other}, which is no path")),
+            Some((name, Some(other))) => {
+                return Err(format!("{name} is {other}, which is no path"));
+            }
             Some((name, None)) => return Err(format!("it has no {name}")),
             None => return Err("it has no field for the media".into()),
         };

@@ -17,7 +17,8 @@ pub fn pixels(seed: u32, height: usize, width: usize) -> Vec<u8> {
     let mut rgb = Vec::new();
     for y in 0..height {
         for x in 0..width {
-            let light = ((x * (3 + seed as usize % 5) + y * (1 + seed as usize % 7)) * 8 % 256) as u8;
+            let light =
+                ((x * (3 + seed as usize % 5) + y * (1 + seed as usize % 7)) * 8 % 256) as u8;
             rgb.extend([light, wave(y, seed % 11), wave(x, seed % 13)]);
         }
     }
@@ -51,7 +52,7 @@ pub fn mp4(scenes: &[usize], fps: f64) -> Vec<u8> {
         fps,
         rgb,
     };
-    encode_mp4(&clip, 4_000_000).unwrap()
+    encode_mp4(&clip).unwrap()
 }
 
 /// A WAV file of a tone.
@@ -67,7 +68,9 @@ pub fn wav(seconds: f64) -> Vec<u8> {
     bytes.extend(16000u32.to_le_bytes());
     bytes.extend(b"\x02\0\x10\0data");
     bytes.extend(data.to_le_bytes());
-    samples.iter().for_each(|sample| bytes.extend(sample.to_le_bytes()));
+    samples
+        .iter()
+        .for_each(|sample| bytes.extend(sample.to_le_bytes()));
     bytes
 }
 
@@ -85,7 +88,12 @@ pub fn images(folder: &Path, count: u32) {
     }
 }
 
-pub fn run(source: &Path, out: &Path, config: &IngestConfig, jobs: usize) -> Result<Ingested, IngestError> {
+pub fn run(
+    source: &Path,
+    out: &Path,
+    config: &IngestConfig,
+    jobs: usize,
+) -> Result<Ingested, IngestError> {
     let options = Options {
         jobs,
         memory_mb: 64,
@@ -99,7 +107,9 @@ pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with('.'))
+        .filter(|path| {
+            path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with('.')
+        })
         .map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap()))
         .collect();
     files.sort();
