@@ -25,6 +25,8 @@ enum Action {
     Cargo(&'static [&'static str]),
     /// The program itself, on a run of seconds.
     Smoke,
+    /// The feature `ffmpeg`.
+    Ffmpeg,
     /// The feature `mpi`.
     Mpi,
     /// The program with all that runs on GPUs, in a target folder of its own.
@@ -33,7 +35,7 @@ enum Action {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         name: "tidy",
         about: "the rules that can be read off the text",
@@ -72,6 +74,12 @@ const STEPS: [Step; 7] = [
         about: "kinora train configs/smoke.toml",
         limit: MINUTE.saturating_mul(20),
         action: Action::Smoke,
+    },
+    Step {
+        name: "ffmpeg",
+        about: "media through FFmpeg's libraries, beside the own decoder",
+        limit: MINUTE.saturating_mul(30),
+        action: Action::Ffmpeg,
     },
     Step {
         name: "mpi",
@@ -118,6 +126,7 @@ pub(crate) fn run(only: Option<&str>) -> ExitCode {
             Action::Tidy => tidy(&root),
             Action::Cargo(args) => cargo(&root, args, step.limit),
             Action::Smoke => smoke(&root, step.limit),
+            Action::Ffmpeg => ffmpeg(&root, step.limit),
             Action::Mpi => mpi::run(&root, step.limit),
             Action::Gpu => gpu::run(&root, step.limit),
         };
@@ -194,6 +203,36 @@ fn smoke(root: &Path, limit: Duration) -> u8 {
         eprintln!("help: look at what it wrote in {}", out.display());
     }
     code
+}
+
+fn ffmpeg(root: &Path, limit: Duration) -> u8 {
+    let libraries = [
+        "libavcodec",
+        "libavformat",
+        "libavutil",
+        "libswscale",
+        "libswresample",
+    ];
+    let found = Command::new("pkg-config")
+        .arg("--exists")
+        .args(libraries)
+        .status();
+    if !found.is_ok_and(|status| status.success()) {
+        println!(
+            "NOT TESTED: the feature ffmpeg, for want of {}",
+            libraries.join(", ")
+        );
+        return 0;
+    }
+    let args = [
+        "test",
+        "--release",
+        "-p",
+        "kinora-media",
+        "--features",
+        "ffmpeg",
+    ];
+    cargo(root, &args, limit)
 }
 
 /// Runs cargo on the same terminal and returns its exit code.

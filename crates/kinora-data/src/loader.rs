@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use kinora_media::Clip;
+use kinora_media::{Clip, Pcm};
 
 use crate::ahead::read_ahead;
 use crate::order::Order;
@@ -64,6 +64,8 @@ pub struct Sample {
     pub caption: String,
     /// What it shows.
     pub content: Content,
+    /// Its sound, if `data.audio` asks for it and it has some.
+    pub sound: Option<Pcm>,
     /// Its text embedding, if `data.embeddings` asks for it.
     pub embedding: Option<Encoded>,
 }

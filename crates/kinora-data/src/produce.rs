@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kinora_media::{Crop, Decoder, Info, Pick, Window, probe};
+use kinora_media::{Crop, Decoder, Info, Pcm, Pick, Window, audio, probe};
 use kinora_mesh::rng::{Stream, fnv1a};
 
 use crate::order::Draw;
@@ -109,10 +109,14 @@ impl Producer {
             made.tried += 1;
             let found = row.and_then(|record| {
                 let content = self.content(&record, bucket, pick.epoch, &id)?;
-                Ok((record, content))
+                let sound = match config.audio {
+                    true => sound(&record, &content)?,
+                    false => None,
+                };
+                Ok((record, content, sound))
             });
             match found {
-                Ok((record, content)) => {
+                Ok((record, content, sound)) => {
                     let words = Stream::new(config.seed, "data/caption")
                         .at(draw.step)
                         .at(position as u64);
@@ -121,7 +125,8 @@ impl Producer {
                         id,
                         epoch: pick.epoch,
                         caption: caption(&record, words.uniform(0)),
-                        content,
+                        content: content.shown,
+                        sound,
                         embedding: record.text,
                     });
                 }
@@ -155,7 +160,7 @@ impl Producer {
         bucket: Bucket,
         epoch: u64,
         id: &SampleId,
-    ) -> Result<Content, String> {
+    ) -> Result<Found, String> {
         let config = &self.catalog.config;
         if config.embeddings && record.text.is_none() {
             return Err("it has no text embedding".into());
@@ -165,16 +170,21 @@ impl Producer {
             if latents.shape.len() != 4 {
                 return Err(format!("its latents have the shape {:?}", latents.shape));
             }
-            return Ok(Content::Latents(latents));
+            let shown = Content::Latents(latents);
+            return Ok(Found {
+                shown,
+                start: record.start,
+            });
         }
         let info = probe(&record.media).map_err(|error| first_line(&error))?;
         let stream = Stream::new(config.seed, "data/start")
             .at(epoch)
             .at(fnv1a(id.shard.as_bytes()))
             .at(id.row);
+        let pick = pick(bucket, &Span::of(record, &info), config.start, stream)?;
         let window = Window {
             frames: bucket.frames,
-            pick: pick(bucket, &Span::of(record, &info), config.start, stream)?,
+            pick,
             size: Some([bucket.height, bucket.width]),
             crop: match config.crop {
                 CropRule::Centre => Crop::default(),
@@ -186,8 +196,38 @@ impl Producer {
             },
         };
         let clip = self.decoder.window(&record.media, window);
-        clip.map(Content::Clip).map_err(|error| first_line(&error))
+        let clip = clip.map_err(|error| first_line(&error))?;
+        let start = match pick {
+            Pick::Time { start, .. } => start,
+            Pick::Frame(first) => first as f64 / info.fps.max(1e-3),
+        };
+        let shown = Content::Clip(clip);
+        Ok(Found { shown, start })
     }
+}
+
+/// What a row shows in a bucket.
+pub(crate) struct Found {
+    pub(crate) shown: Content,
+    /// Seconds into the media where that begins.
+    start: f64,
+}
+
+/// The sound that belongs to what is shown: of a file of its own, which begins with the sample, or of
+/// the media. An image has all of its sound.
+fn sound(record: &Record, found: &Found) -> Result<Option<Pcm>, String> {
+    let seconds = match &found.shown {
+        Content::Clip(clip) if clip.frames > 1 => Some(clip.frames as f64 / clip.fps.max(1e-3)),
+        _ => None,
+    };
+    let (file, start) = match &record.audio {
+        Some(file) => (file, found.start - record.start),
+        None => (&record.media, found.start),
+    };
+    if file.is_empty() {
+        return Ok(None);
+    }
+    audio(file, start.max(0.0), seconds).map_err(|error| first_line(&error))
 }
 
 /// One of a row's captions, by their weights; `draw` is from 0 to 1.

@@ -26,6 +26,12 @@ use crate::{Catalog, DataError, Part};
 /// A row, or why it is broken.
 pub(crate) type Row = Result<Record, String>;
 
+/// A row as it was read, or why it is broken.
+type ReadRow = Result<Stored, String>;
+
+/// Rows of a group, by their number.
+type Read = HashMap<u32, ReadRow>;
+
 /// Reads rows for one part.
 pub(crate) struct Rows {
     catalog: Arc<Catalog>,
@@ -59,7 +65,7 @@ struct Group {
     /// Rows that are neither read nor taken, ascending.
     wanted: Vec<u32>,
     /// Rows that were read and are not taken yet.
-    read: HashMap<u32, Result<Stored, String>>,
+    read: Read,
     /// Why reading ahead failed.
     trouble: Option<StoreError>,
 }
@@ -147,7 +153,7 @@ impl Rows {
                 .map(|((key, group), picks)| self.take(*key, *group, picks))
                 .collect()
         };
-        let mut found: BTreeMap<usize, (u32, Result<Stored, String>)> = BTreeMap::new();
+        let mut found: BTreeMap<usize, (u32, ReadRow)> = BTreeMap::new();
         for (((_, group), _), taken) in groups.iter().zip(read) {
             for (slot, row) in taken? {
                 found.insert(slot, (*group, row));
@@ -213,15 +219,11 @@ impl Rows {
         for position in self.part.share(draw.picks.len()) {
             let pick = &draw.picks[position];
             let key = (pick.window.pool, pick.window.first);
-            if !held.windows.contains_key(&key) {
-                let from = pick
-                    .window
-                    .places
-                    .iter()
-                    .position(|place| *place == pick.place);
-                let kept = self.open(&pick.window, from.unwrap_or(0));
-                held.windows.insert(key, kept);
-            }
+            held.windows.entry(key).or_insert_with(|| {
+                let places = &pick.window.places;
+                let from = places.iter().position(|place| *place == pick.place);
+                self.open(&pick.window, from.unwrap_or(0))
+            });
         }
     }
 
@@ -271,7 +273,7 @@ impl Rows {
         key: Key,
         group: u32,
         picks: &[(usize, u32)],
-    ) -> Result<Vec<(usize, Result<Stored, String>)>, DataError> {
+    ) -> Result<Vec<(usize, ReadRow)>, DataError> {
         let cell = self.cell(key, group).unwrap_or_default();
         let mut cell = lock(&cell);
         if let Some(error) = cell.trouble.take() {
@@ -311,11 +313,7 @@ impl Rows {
     }
 
     /// Reads rows of a group if they fit into memory.
-    fn read_if_it_fits(
-        &self,
-        group: u32,
-        rows: &[u32],
-    ) -> Result<Option<HashMap<u32, Result<Stored, String>>>, DataError> {
+    fn read_if_it_fits(&self, group: u32, rows: &[u32]) -> Result<Option<Read>, DataError> {
         let meter = &self.storage().meter;
         // The cheaper question first: it is asked again and again while there is no room.
         if meter.held() >= self.bound {
@@ -349,22 +347,13 @@ impl Rows {
     }
 
     /// Reads rows of a group, given in ascending order; each is then a value.
-    fn read(
-        &self,
-        group: u32,
-        rows: &[u32],
-    ) -> Result<HashMap<u32, Result<Stored, String>>, DataError> {
+    fn read(&self, group: u32, rows: &[u32]) -> Result<Read, DataError> {
         let mut found = HashMap::with_capacity(rows.len());
         self.read_into(group, rows, &mut found)?;
         Ok(found)
     }
 
-    fn read_into(
-        &self,
-        group: u32,
-        rows: &[u32],
-        found: &mut HashMap<u32, Result<Stored, String>>,
-    ) -> Result<(), DataError> {
+    fn read_into(&self, group: u32, rows: &[u32], found: &mut Read) -> Result<(), DataError> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -386,11 +375,7 @@ impl Rows {
         self.read_into(group, second, found)
     }
 
-    fn read_together(
-        &self,
-        group: u32,
-        rows: &[u32],
-    ) -> Result<Vec<Result<Stored, String>>, DataError> {
+    fn read_together(&self, group: u32, rows: &[u32]) -> Result<Vec<ReadRow>, DataError> {
         let place = &self.catalog.groups[group as usize];
         let shard = &self.catalog.shards[place.shard];
         let footer = self.footers.get(place.shard, shard)?;
@@ -413,8 +398,8 @@ impl Rows {
     }
 
     /// Fetches the media that rows only name.
-    fn complete(&self, rows: Vec<(u32, Result<Stored, String>)>) -> Result<Vec<Row>, DataError> {
-        let fetch = |(group, row): &(u32, Result<Stored, String>)| {
+    fn complete(&self, rows: Vec<(u32, ReadRow)>) -> Result<Vec<Row>, DataError> {
+        let fetch = |(group, row): &(u32, ReadRow)| {
             let Ok(Stored {
                 uri: Some(uri),
                 hash,

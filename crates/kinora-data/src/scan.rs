@@ -112,7 +112,7 @@ impl Scan {
                 for (place, row) in places.iter().zip(rows) {
                     let id = self.catalog.id(*place);
                     let scanned = row.and_then(|record| {
-                        let content = self.producer.content(&record, piece.bucket, 0, &id)?;
+                        let content = self.producer.content(&record, piece.bucket, 0, &id)?.shown;
                         let captions = if record.captions.is_empty() {
                             Caption::one(record.caption).to_vec()
                         } else {

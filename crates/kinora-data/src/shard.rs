@@ -64,7 +64,8 @@ impl Shard {
     pub(crate) fn tail(&self, length: u64) -> Result<Bytes, DataError> {
         let size = self.object().size;
         let from = size.saturating_sub(length);
-        Ok(self.fetch(&[from..size])?.swap_remove(0))
+        let range = from..size;
+        Ok(self.fetch(std::slice::from_ref(&range))?.swap_remove(0))
     }
 }
 

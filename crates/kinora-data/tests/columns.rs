@@ -82,7 +82,7 @@ fn own() -> TempDir {
             fps: 12.5,
             start: number as f64 / 4.0,
             duration: 2.0,
-            audio: (number % 2 == 0).then_some(&sound[..]),
+            audio: number.is_multiple_of(2).then_some(&sound[..]),
             sound: (number % 4 != 1).then_some((44_100, 2)),
             latents: (number != 3).then_some(&latents),
             text: Some(&text),
@@ -115,7 +115,7 @@ fn every_column_comes_back_as_it_was_written() {
             (row.start, row.duration, row.fps),
             (number as f64 / 4.0, 2.0, 12.5)
         );
-        let sound = (number % 2 == 0).then(|| vec![number as u8; 100]);
+        let sound = number.is_multiple_of(2).then(|| vec![number as u8; 100]);
         assert_eq!(row.audio.map(|bytes| bytes.to_vec()), sound);
         assert_eq!(row.sound, (number % 4 != 1).then_some((44_100, 2)));
         match row.latents {

@@ -8,7 +8,7 @@ use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, Frames, ImageDecoder};
 
 use crate::sink::Sink;
-use crate::still::{damaged, limit, on_white};
+use crate::still::{damaged, limit, limits, on_white};
 use crate::window::Timeline;
 use crate::{Kind, MediaError};
 
@@ -93,7 +93,12 @@ fn stays(milliseconds: u32) -> u32 {
 }
 
 fn gif(bytes: &[u8]) -> Result<GifDecoder<Cursor<&[u8]>>, MediaError> {
-    GifDecoder::new(Cursor::new(bytes)).map_err(|error| damaged(Kind::Gif, error))
+    let damaged = |error| damaged(Kind::Gif, error);
+    let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+    limit(&decoder, Kind::Gif)?;
+    // A picture may claim to be larger than the canvas that it is shown on.
+    decoder.set_limits(limits()).map_err(damaged)?;
+    Ok(decoder)
 }
 
 fn webp(bytes: &[u8]) -> Result<WebPDecoder<Cursor<&[u8]>>, MediaError> {

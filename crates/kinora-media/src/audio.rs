@@ -123,7 +123,10 @@ pub(crate) struct Span {
     channels: u16,
     from: i64,
     to: i64,
+    /// The place that is filled next.
     at: i64,
+    /// Where the last packet ended.
+    ended: Option<i64>,
     samples: Vec<f32>,
 }
 
@@ -162,6 +165,7 @@ impl Span {
             from,
             to,
             at: from,
+            ended: None,
             samples: Vec::new(),
         })
     }
@@ -185,11 +189,12 @@ impl Span {
     pub(crate) fn put(&mut self, place: i64, packet: &[f32]) -> Result<(), MediaError> {
         let channels = usize::from(self.channels);
         let count = (packet.len() / channels) as i64;
-        // A sample more or less comes from rounding between two clocks.
-        let place = match self.at - place {
-            -2..=2 => self.at,
+        // A sample more or less between packets comes from rounding between two clocks.
+        let place = match self.ended {
+            Some(ended) if place.abs_diff(ended) <= 2 => ended,
             _ => place,
         };
+        self.ended = Some(place.saturating_add(count));
         let first = place.max(self.at);
         let last = place.saturating_add(count).min(self.to);
         if first >= last {

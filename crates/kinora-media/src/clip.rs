@@ -1,7 +1,8 @@
 //! A clip: frames of RGB bytes, and the few things that are done to it.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::plane_fit::PlaneFitter;
 use crate::window::Crop;
@@ -114,13 +115,14 @@ impl Fitter {
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
             .crop(left, top, crop_width, crop_height);
-        // The sizes and the pixel type were just checked, so none of the three can fail.
-        let source = ImageRef::new(from[1] as u32, from[0] as u32, rgb, PixelType::U8x3)
+        // The sizes were just checked, so none of the three can fail. The pixels' type is named,
+        // because the compiler would otherwise build the filters of all types.
+        let source = TypedImageRef::<U8x3>::from_buffer(from[1] as u32, from[0] as u32, rgb)
             .expect("a frame holds its pixels");
-        let mut target = Image::from_slice_u8(to[1] as u32, to[0] as u32, out, PixelType::U8x3)
+        let mut target = TypedImage::<U8x3>::from_buffer(to[1] as u32, to[0] as u32, out)
             .expect("the target holds its pixels");
         self.resizer
-            .resize(&source, &mut target, &options)
+            .resize_typed(&source, &mut target, &options)
             .expect("the crop lies inside the frame");
     }
 }

@@ -37,6 +37,7 @@ mod mp4_tracks;
 mod mp4_write;
 mod picture;
 mod plane_fit;
+mod resample;
 mod scenes;
 mod sheet;
 mod sink;

@@ -1,18 +1,15 @@
 //! Resizing a picture while it is still planes of luma and chroma. Half as many bytes go through the
 //! filter as in RGB, and only the pixels that are kept are converted.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-
 use crate::clip::cut_out;
+use crate::resample::{Plane, Resampler};
 use crate::window::Crop;
 use crate::yuv::{Colour, Planes, to_rgb_dense};
 
 /// Crops and resizes planes, and keeps its scratch memory between them.
 #[derive(Default)]
 pub(crate) struct PlaneFitter {
-    resizer: Resizer,
-    source: Vec<u8>,
+    resampler: Resampler,
     fitted: [Vec<u8>; 3],
 }
 
@@ -29,72 +26,31 @@ impl PlaneFitter {
         place: Crop,
     ) {
         let [top, left, height, width] = cut_out(visible, to, place);
-        self.plane(
-            0,
-            planes.y,
-            planes.strides[0],
-            visible,
-            [top, left, height, width],
-            to,
-        );
         // Chroma samples lie level with even columns, a quarter of their distance left of the middle
         // of the two pixels they belong to.
-        let size = visible.map(|side| side.div_ceil(2));
-        let cut = [top / 2.0, left / 2.0 + 0.25, height / 2.0, width / 2.0];
-        self.plane(1, planes.u, planes.strides[1], size, cut, to);
-        self.plane(2, planes.v, planes.strides[1], size, cut, to);
+        let chroma = [top / 2.0, left / 2.0 + 0.25, height / 2.0, width / 2.0];
+        let half = visible.map(|side| side.div_ceil(2));
+        let sources = [
+            (
+                planes.y,
+                planes.strides[0],
+                visible,
+                [top, left, height, width],
+            ),
+            (planes.u, planes.strides[1], half, chroma),
+            (planes.v, planes.strides[1], half, chroma),
+        ];
+        for (fitted, (bytes, stride, size, cut)) in self.fitted.iter_mut().zip(sources) {
+            fitted.resize(to[0] * to[1], 0);
+            let plane = Plane {
+                bytes,
+                stride,
+                size,
+            };
+            self.resampler.run(plane, cut, fitted, to);
+        }
         let [y, u, v] = &self.fitted;
         to_rgb_dense([y, u, v], colour, out);
-    }
-
-    /// One plane of `size`; the cut-out may reach a column over its right edge, which is repeated.
-    fn plane(
-        &mut self,
-        index: usize,
-        plane: &[u8],
-        stride: usize,
-        [rows, columns]: [usize; 2],
-        [top, left, height, width]: [f64; 4],
-        to: [usize; 2],
-    ) {
-        // The filter reaches three pixels over the cut-out, or three of the smaller picture's.
-        let reach = |from: f64, to: usize| 2.0 + 3.0 * (from / to as f64).max(1.0);
-        let across = reach(width, to[1]);
-        let first = (left - across).floor().max(0.0) as usize;
-        let end = ((left + width + across).ceil() as usize).min(columns + 1);
-        let down = reach(height, to[0]);
-        let first_row = (top - down).floor().max(0.0) as usize;
-        let end_row = ((top + height + down).ceil() as usize).min(rows);
-        self.source.clear();
-        for row in first_row..end_row {
-            let row = &plane[row * stride..][..columns];
-            self.source.extend_from_slice(&row[first..end.min(columns)]);
-            if end > columns {
-                self.source.push(row[columns - 1]);
-            }
-        }
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
-            .crop(left - first as f64, top - first_row as f64, width, height);
-        self.fitted[index].resize(to[0] * to[1], 0);
-        // The sizes are those of what was just copied, and the cut-out lies inside of them.
-        let source = ImageRef::new(
-            (end - first) as u32,
-            (end_row - first_row) as u32,
-            &self.source,
-            PixelType::U8,
-        )
-        .expect("the plane holds its pixels");
-        let mut target = Image::from_slice_u8(
-            to[1] as u32,
-            to[0] as u32,
-            &mut self.fitted[index],
-            PixelType::U8,
-        )
-        .expect("the target holds its pixels");
-        self.resizer
-            .resize(&source, &mut target, &options)
-            .expect("the cut-out lies inside the plane");
     }
 }
 

@@ -160,12 +160,12 @@ impl Scenes {
         if frame.news < self.analysis.ratio * mean {
             return false;
         }
-        // A flash goes back to what was there before it.
-        let before = &self.near[at - 1].look;
-        let back = |news: f64| news < frame.news / 2.0;
-        let begins = (at + 1..=last).any(|other| back(self.near[other].look.news(before)));
-        let ends = (first..at - 1).any(|other| back(frame.look.news(&self.near[other].look)));
-        !begins && !ends
+        // After a flash, also one that dies away over some frames, comes what was there before it.
+        let returns = (first..at).rev().any(|before| {
+            let before = &self.near[before].look;
+            (at..=last).any(|after| self.near[after].look.news(before) < frame.news / 2.0)
+        });
+        !returns
     }
 }
 

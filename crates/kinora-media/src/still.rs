@@ -78,10 +78,7 @@ pub(crate) fn decode(bytes: &[u8], kind: Kind) -> Result<Clip, MediaError> {
 
 fn open(bytes: &[u8], kind: Kind) -> Result<Box<dyn ImageDecoder + '_>, MediaError> {
     let damaged = |e| damaged(kind, e);
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(SIDE);
-    limits.max_image_height = Some(SIDE);
-    limits.max_alloc = Some(2 * MEMORY);
+    let limits = limits();
     let mut decoder: Box<dyn ImageDecoder> = match kind {
         Kind::Png => {
             Box::new(PngDecoder::with_limits(Cursor::new(bytes), limits.clone()).map_err(damaged)?)
@@ -104,6 +101,15 @@ fn open(bytes: &[u8], kind: Kind) -> Result<Box<dyn ImageDecoder + '_>, MediaErr
         ));
     }
     Ok(decoder)
+}
+
+/// What decoders are told to keep to.
+pub(crate) fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(SIDE);
+    limits.max_image_height = Some(SIDE);
+    limits.max_alloc = Some(2 * MEMORY);
+    limits
 }
 
 /// The `(width, height)` of a picture that may be decoded.

@@ -3,8 +3,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 
 use kinora_media::{Analysis, Clip, analyse, audio, audio_info, cut, encode_mp4};
 use proptest::prelude::*;
@@ -38,6 +38,9 @@ mod counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// Held by the test that measures, since memory is counted for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Bytes that a call may hold beyond what was there before it.
 const MOST: usize = 64 << 20;
@@ -202,9 +205,9 @@ fn run(file: &[u8]) -> usize {
     PEAK.load(Relaxed) - before
 }
 
-// One test, since memory is counted for the whole process.
 #[test]
 fn damaged_files_neither_panic_nor_take_much_memory() {
+    let _alone = ALONE.lock();
     let cases = std::env::var("KINORA_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok());
@@ -227,4 +230,62 @@ fn damaged_files_neither_panic_nor_take_much_memory() {
     });
     println!("memory grew by {} KiB at most", peak.load(Relaxed) >> 10);
     result.unwrap();
+}
+
+/// By how much memory grows at most while something is done.
+fn growth(work: impl FnOnce()) -> usize {
+    let before = HELD.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    work();
+    PEAK.load(Relaxed) - before
+}
+
+#[test]
+fn memory_goes_by_what_is_asked_for_and_not_by_the_length_of_the_file() {
+    let _alone = ALONE.lock();
+    let clip = |frames: usize| {
+        let rgb = (0..frames * 64 * 64 * 3)
+            .map(|at| (at / 12_288 * 3 + at % 192) as u8)
+            .collect();
+        let (height, width, fps) = (64, 64, 24.0);
+        encode_mp4(&Clip {
+            frames,
+            height,
+            width,
+            fps,
+            rgb,
+        })
+        .unwrap()
+    };
+    let [short, long] = [100, 1600].map(|frames| {
+        let bytes = clip(frames);
+        growth(|| {
+            let footage = analyse(&bytes, &Analysis::default()).unwrap();
+            let found: usize = footage.scenes.iter().map(|scene| scene.frames).sum();
+            assert_eq!(found, frames);
+        })
+    });
+    println!("looking at 100 frames takes {short} bytes, at 1600 frames {long}");
+    // Tables, times and hashes; a picture of this size has 12,288 bytes.
+    assert!(long < short + 1500 * 400, "{short} became {long}");
+
+    // Two minutes of 16-bit sound, two channels at 44,100 per second.
+    let samples = 120 * 44_100 * 2u32;
+    let mut wav = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0".to_vec();
+    wav[4..8].copy_from_slice(&(36 + 2 * samples).to_le_bytes());
+    wav.extend(44_100u32.to_le_bytes());
+    wav.extend((44_100u32 * 4).to_le_bytes());
+    wav.extend(b"\x04\0\x10\0data");
+    wav.extend((2 * samples).to_le_bytes());
+    wav.extend((0..samples).flat_map(|at| ((at % 9973) as i16).to_le_bytes()));
+    let grown = growth(|| {
+        let sound = audio(&wav, 100.0, Some(0.1)).unwrap().unwrap();
+        let first = 100 * 44_100 * 2;
+        assert_eq!(sound.samples.len(), 8_820);
+        for (at, &sample) in (first..).zip(&sound.samples) {
+            assert_eq!(sample, (at % 9973) as f32 / 32_768.0);
+        }
+    });
+    println!("a tenth of a second from two minutes takes {grown} bytes");
+    assert!(grown < 1 << 20, "{grown}");
 }

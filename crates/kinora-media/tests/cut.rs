@@ -196,8 +196,8 @@ fn a_small_clip_keeps_its_size_its_turn_and_its_time() {
     };
     let mut bytes = encode_mp4(&clip).unwrap();
     let matrix = bytes.windows(4).position(|name| name == b"tkhd").unwrap() + 4 + 52;
-    for (entry, place) in [0, 1, -1, 0].into_iter().zip([0, 4, 12, 16]) {
-        bytes[matrix + place..][..4].copy_from_slice(&((entry as i32) << 16).to_be_bytes());
+    for (entry, place) in [0i32, 1, -1, 0].into_iter().zip([0, 4, 12, 16]) {
+        bytes[matrix + place..][..4].copy_from_slice(&(entry << 16).to_be_bytes());
     }
     let whole = decode(&bytes).unwrap();
     assert_eq!((whole.height, whole.width), (40, 30));

@@ -85,7 +85,7 @@ impl Linear {
         let weight = self.weight.val();
         let to = weight.dims()[1];
         // One matrix product over all tokens, rather than one for each sample.
-        let y = x.reshape([b * s, from]).matmul(weight).reshape([b, s, to]);
+        let y = kinora_kernels::product(x.reshape([b * s, from]), weight).reshape([b, s, to]);
         let y = match &self.exit {
             Some(exit) => exit.edge.collective(s).apply(y, &exit.group),
             None => y,

@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_comm::local::{self, World};
-use kinora_comm::{CommError, Transport, nccl};
+use kinora_comm::{Buffer, CommError, HostBuffer, Reduce, Transport, nccl};
 use kinora_shard::{Group, on_device};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -143,4 +143,40 @@ fn through_memory_of_the_driver() {
 #[ignore = "needs the stand-in in the loader's path, which another test sees to"]
 fn through_host_memory() {
     same_as_on_the_host(|control, _| Ok(control));
+}
+
+/// On a machine with a GPU, with the names of the tests that are wanted, this one runs on that GPU and
+/// on the real NCCL: `cargo test ... --test gpu -- --ignored one_rank through_host`.
+#[test]
+#[ignore = "needs the stand-in in the loader's path, which another test sees to"]
+fn one_rank_sums_gathers_and_scatters() {
+    let world = World {
+        deadline: DEADLINE,
+        ..World::new(1, 1)
+    };
+    let values: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+    let sent = values.clone();
+    let got = local::run(&world, move |control| {
+        let transport = nccl::join(control, 0, None, DEADLINE)?;
+        let device = nccl::Device::open(None, 0)?;
+        let buffer = || Ok::<_, CommError>(Buffer::Device(device.upload(&sent.clone().into())?));
+        let results = [
+            transport.all_reduce(buffer()?, Reduce::Sum, "sum")?,
+            transport.all_gather(buffer()?, vec![1000], "gather")?,
+            transport.reduce_scatter(buffer()?, Reduce::Sum, vec![1000], "scatter")?,
+        ];
+        let mut back = vec![];
+        for result in results {
+            let Buffer::Device(result) = result else {
+                panic!("a device buffer came back as a host buffer");
+            };
+            back.push(device.download(&result)?);
+        }
+        Ok::<_, CommError>(back)
+    })
+    .unwrap();
+    assert_eq!(got[0].len(), 3);
+    for result in &got[0] {
+        assert_eq!(*result, HostBuffer::F32(values.clone()));
+    }
 }

@@ -29,6 +29,13 @@ impl Tolerance {
         rtol: 1e-4,
         atol: 1e-5,
     };
+    /// In 32 bits on a GPU beside the CPU: products there round their factors to the ten bits of TF32.
+    /// On an H100 the worst of the small model's 198 tensors differs by 1.9e-2.
+    pub const TF32: Self = Self {
+        rms: 4e-2,
+        rtol: 1e-1,
+        atol: 2e-2,
+    };
     /// Computing in bfloat16: the order of sums decides the last of its eight bits. Gradients are
     /// compared all together.
     pub const BF16: Self = Self {

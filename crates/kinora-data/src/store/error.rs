@@ -53,7 +53,8 @@ pub enum StoreError {
     },
     /// All attempts failed for reasons that may pass.
     #[error(
-        "{object}: bytes {from} to {to} could not be read in {attempts} attempts and {seconds:.1} s; the last one: {reason}\n  help: is the store reachable, and fast enough? data.store.retries, timeout_s and deadline_s say how long to try"
+        "{object}{} could not be read in {attempts} attempts and {seconds:.1} s; the last one: {reason}\n  help: is the store reachable, and fast enough? data.store.retries, timeout_s and deadline_s say how long to try",
+        span(*.from, *.to)
     )]
     Failed {
         /// The object.
@@ -89,6 +90,15 @@ pub enum StoreError {
         /// The system's reason.
         reason: String,
     },
+}
+
+/// The bytes asked for, if any were.
+fn span(from: u64, to: u64) -> String {
+    if to > from {
+        format!(": bytes {from} to {to}")
+    } else {
+        String::new()
+    }
 }
 
 impl StoreError {

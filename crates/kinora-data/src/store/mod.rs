@@ -444,7 +444,7 @@ mod tests {
         );
         assert_eq!(store.storage().meter.held(), 5);
         assert!(matches!(
-            store.read(&objects[0], &[5..11]),
+            store.read(&objects[0], &[0..1, 5..11]),
             Err(StoreError::Changed { .. })
         ));
         assert_eq!(store.read_all("in/deep/a.parquet", 3).unwrap(), "abc");
@@ -458,13 +458,19 @@ mod tests {
         assert_eq!(store.storage().meter.held(), 0);
 
         std::fs::write(folder.path().join("b.parquet"), "0123").unwrap();
-        let error = store.read(&objects[0], &[0..3]).unwrap_err().to_string();
+        let error = store
+            .read(&objects[0], &[0..3, 3..4])
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("b.parquet has changed") && error.contains("10 bytes and has 4"),
             "{error}"
         );
         std::fs::write(folder.path().join("b.parquet"), "9876543210").unwrap();
-        let error = store.read(&objects[0], &[0..3]).unwrap_err().to_string();
+        let error = store
+            .read(&objects[0], &[0..3, 3..4])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("its version was"), "{error}");
     }
 

@@ -1,4 +1,8 @@
 //! Objects on servers: S3, Google Cloud Storage, Azure, and plain HTTP.
+//!
+//! S3 and HTTP are tested with every kind of fault, Azure was tried with its emulator. Google Cloud
+//! Storage goes the same way, but no emulator speaks the interface that is used here, so that it is
+//! untested.
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -344,7 +348,7 @@ impl Remote {
                     what: format!("the bytes asked for are not there: {reason}"),
                 }),
                 Some(408 | 429) | None => Trouble::Passing(text),
-                Some(400..=499) => Trouble::Lasting(StoreError::Refused { object, reason }),
+                Some(400..=499 | 501) => Trouble::Lasting(StoreError::Refused { object, reason }),
                 Some(_) => Trouble::Passing(text),
             },
         }
@@ -395,7 +399,7 @@ fn build(
         let allowed = options
             .options
             .keys()
-            .any(|key| key.to_ascii_lowercase() == "allow_http");
+            .any(|key| key.eq_ignore_ascii_case("allow_http"));
         match endpoint {
             Some((key, value)) if !allowed => Err(StoreError::settings(
                 format!("{name}: the {key} {value} is not encrypted"),
@@ -489,8 +493,11 @@ fn complete(bytes: Bytes, wanted: u64) -> Result<Bytes, Trouble> {
 /// What tells one version of an object from another.
 fn stamp(meta: &ObjectMeta) -> Option<String> {
     let time = meta.last_modified.timestamp_millis();
+    // Lists and answers of some stores differ in how they write the same one.
+    let bare = |tag: &String| tag.trim_start_matches("W/").trim_matches('"').to_owned();
     meta.e_tag
-        .clone()
+        .as_ref()
+        .map(bare)
         .or_else(|| (time > 0).then(|| format!("of time {time}")))
 }
 
@@ -567,7 +574,8 @@ mod tests {
                 .all(|range| range.end - range.start == REQUEST)
         );
         // An overlap is not cut, however large it is.
-        assert_eq!(merge(&[0..REQUEST, 5..2 * REQUEST]), [0..2 * REQUEST]);
+        let merged = merge(&[0..REQUEST, 5..2 * REQUEST, 0..1]);
+        assert_eq!((merged.len(), merged[0].end), (1, 2 * REQUEST));
     }
 
     #[test]

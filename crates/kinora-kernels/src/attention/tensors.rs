@@ -1,12 +1,14 @@
 //! Attention as a loop of tensor operations over tiles of keys, on any backend.
 
 use crate::host::{cast, wide_dtype};
-use burn::tensor::{Bool, Tensor};
+use crate::product::plain_product;
+use burn::tensor::{Bool, DType, Tensor};
 
 /// Keys a tile.
 pub(super) const KEYS: usize = 1024;
 
-/// What the backward pass starts from. Shapes as in the parent module; one float type throughout.
+/// What the backward pass starts from. Shapes as in the parent module. Query, key and value have one
+/// float type, in which factors of products are rounded; the others the one that sums are kept in.
 pub struct Saved {
     /// `[B, H, S, K]`
     pub query: Tensor<4>,
@@ -49,7 +51,8 @@ pub fn merge(
     (cast(out, dtype), cast(logsumexp, kept))
 }
 
-/// Output and logsumexp, with `keys` keys a tile.
+/// Output and logsumexp, with `keys` keys a tile, in the type that sums are kept in: as wide as f32 if
+/// the inputs are half precision, in which only the factors of products are rounded.
 pub fn forward(
     query: Tensor<4>,
     key: Tensor<4>,
@@ -59,14 +62,15 @@ pub fn forward(
 ) -> (Tensor<4>, Tensor<3>) {
     let [b, h, s, width] = query.dims();
     let l = key.dims()[2];
-    let options = (&query.device(), query.dtype());
+    let (dtype, wider) = (query.dtype(), wide_dtype(query.dtype()));
+    let options = (&query.device(), wider);
     let mut out = Tensor::<4>::zeros([b, h, s, width], options);
     let mut sum = Tensor::<4>::zeros([b, h, s, 1], options);
     let mut largest = Tensor::<4>::full([b, h, s, 1], f64::NEG_INFINITY, options);
     if b * h * s == 0 {
         return (out, sum.reshape([b, h, s]));
     }
-    let query = query * (width as f64).powf(-0.5);
+    let query = cast(cast(query, wider) * (width as f64).powf(-0.5), dtype);
     for (from, n) in tiles(l, keys) {
         let scores = scores(&query, &key, mask.as_ref(), from, n); // [B, H, S, n]
         let larger = largest.clone().max_pair(scores.clone().max_dim(3));
@@ -75,7 +79,8 @@ pub fn forward(
         let weights = (scores - shift.clone()).exp();
         let shrink = (largest - shift).exp();
         sum = sum * shrink.clone() + weights.clone().sum_dim(3);
-        out = out * shrink + weights.matmul(value.clone().narrow(2, from, n));
+        let value = value.clone().narrow(2, from, n);
+        out = out * shrink + plain_product(cast(weights, dtype), value, wider);
         largest = larger;
     }
     let nothing = sum.clone().equal_elem(0.0);
@@ -97,27 +102,35 @@ pub fn backward(saved: Saved, keys: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) 
     } = saved;
     let [b, h, s, width] = query.dims();
     let l = key.dims()[2];
-    let mut d_query = query.zeros_like();
+    let (dtype, wider): (DType, DType) = (query.dtype(), wide_dtype(query.dtype()));
+    let mut d_query = cast(query.zeros_like(), wider);
     if b * h * s * l == 0 {
-        return (d_query, key.zeros_like(), value.zeros_like());
+        let zeros = |x: Tensor<4>| cast(x.zeros_like(), wider);
+        return (d_query, zeros(key), zeros(value));
     }
     let scale = (width as f64).powf(-0.5);
     let delta = (d_out.clone() * out).sum_dim(3); // [B, H, S, 1]
     // With infinity taken away, every score of a query without keys gets no weight.
     let logsumexp = finite(logsumexp.unsqueeze_dim(3), f64::INFINITY);
-    let query = query * scale;
+    let query = cast(cast(query, wider) * scale, dtype);
+    let d_out = cast(d_out, dtype);
     let (mut d_key, mut d_value) = (Vec::new(), Vec::new());
     for (from, n) in tiles(l, keys) {
         let weights = (scores(&query, &key, mask.as_ref(), from, n) - logsumexp.clone()).exp();
-        d_value.push(weights.clone().swap_dims(2, 3).matmul(d_out.clone()));
-        let d_weights = d_out
-            .clone()
-            .matmul(value.clone().narrow(2, from, n).swap_dims(2, 3));
-        let d_scores = weights * (d_weights - delta.clone()); // [B, H, S, n]
-        d_key.push(d_scores.clone().swap_dims(2, 3).matmul(query.clone()));
-        d_query = d_query + d_scores.matmul(key.clone().narrow(2, from, n) * scale);
+        let factor = cast(weights.clone(), dtype).swap_dims(2, 3);
+        d_value.push(plain_product(factor, d_out.clone(), wider));
+        let value = value.clone().narrow(2, from, n).swap_dims(2, 3);
+        let d_weights = plain_product(d_out.clone(), value, wider);
+        let d_scores = cast(weights * (d_weights - delta.clone()), dtype); // [B, H, S, n]
+        let across = d_scores.clone().swap_dims(2, 3);
+        d_key.push(plain_product(across, query.clone(), wider));
+        d_query = d_query + plain_product(d_scores, key.clone().narrow(2, from, n), wider);
     }
-    (d_query, Tensor::cat(d_key, 2), Tensor::cat(d_value, 2))
+    (
+        d_query * scale,
+        Tensor::cat(d_key, 2),
+        Tensor::cat(d_value, 2),
+    )
 }
 
 /// The scores of scaled queries with `n` keys, negative infinity where masked.
@@ -129,7 +142,7 @@ fn scores(
     n: usize,
 ) -> Tensor<4> {
     let key = key.clone().narrow(2, from, n).swap_dims(2, 3);
-    let scores = query.clone().matmul(key); // [B, H, S, n]
+    let scores = plain_product(query.clone(), key, wide_dtype(query.dtype())); // [B, H, S, n]
     let Some(mask) = mask else {
         return scores;
     };

@@ -5,6 +5,7 @@ mod data;
 pub(crate) use data::{Data, DataCheck, DataEncode, DataInspect, Ingest, Make, Shapes};
 
 use clap::{Args, Parser, Subcommand};
+use kinora_shard::DeviceKind;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -192,6 +193,9 @@ pub(crate) struct Verify {
     /// compute in 64 bits
     #[arg(long)]
     pub(crate) here: bool,
+    /// As --here, on this device, and beside one rank on the CPU: proves the device's arithmetic too
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceKind>,
     /// Name this many of the tensors that differ most
     #[arg(long, default_value_t = 5)]
     pub(crate) show: usize,

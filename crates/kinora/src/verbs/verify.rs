@@ -13,7 +13,7 @@ use kinora_flow::Schedule;
 use kinora_generate::SampleConfig;
 use kinora_mesh::{Axis, Mesh, Plan};
 use kinora_models::TextToVideo;
-use kinora_shard::{Cx, Precision, Sharding};
+use kinora_shard::{Cx, DeviceKind, Precision, Sharding};
 use kinora_train::{TrainConfig, TrainError};
 use kinora_verify::{
     Case, Difference, Record, Tolerance, compare, latents, record, shrink_mesh, shrink_model,
@@ -52,6 +52,8 @@ struct Report {
     attention: Option<String>,
     ranks: usize,
     computed_in: String,
+    device: DeviceKind,
+    beside_cpu: bool,
     tolerance: f64,
     tensors: usize,
     holds: bool,
@@ -60,14 +62,18 @@ struct Report {
 }
 
 pub(crate) fn verify(args: &Verify, here: &Here) -> Outcome {
-    let config = read(&args.config.config, &args.config.changes.set)?;
-    let mesh = if args.here {
+    let mut config = read(&args.config.config, &args.config.changes.set)?;
+    if let Some(device) = args.device {
+        config.run.device = device;
+    }
+    let here_only = args.here || args.device.is_some();
+    let mesh = if here_only {
         config.mesh
     } else {
         shrink_mesh(config.mesh)
     };
     let plan = config.plan.clone();
-    let precision = if args.here {
+    let precision = if here_only {
         config.run.dtype.precision()
     } else {
         DType::F64.into()
@@ -76,13 +82,16 @@ pub(crate) fn verify(args: &Verify, here: &Here) -> Outcome {
     let tolerance = match (precision.stored, precision.computed) {
         (_, DType::BF16) => Tolerance::BF16,
         (DType::F64, _) => Tolerance::F64,
+        _ if args.device.is_some_and(|device| device != DeviceKind::Flex) => Tolerance::TF32,
         _ => Tolerance::F32,
     };
+    let beside_cpu = args.device.is_some();
     let devices = RankDevices::open(&config)?;
     let bar = |lead: bool| console(args.quiet || !lead).progress(3, WORK);
-    let (bar, findings) = if args.here {
+    let (bar, findings) = if here_only {
         let ranks = here.ranks(&config)?;
         let bar = bar(ranks.lead());
+        let on_cpu = case.clone();
         let findings = ranks.run(devices, move |sharding, device| {
             let case = Case {
                 device,
@@ -90,7 +99,8 @@ pub(crate) fn verify(args: &Verify, here: &Here) -> Outcome {
             };
             // Each process computes the whole by itself; it is small.
             let world = sharding.world();
-            let whole = world.busy(|| record(&case, &Sharding::single()))?;
+            let whole = if beside_cpu { &on_cpu } else { &case };
+            let whole = world.busy(|| record(whole, &Sharding::single()))?;
             found(&case, &sharding, &whole, tolerance)
         })?;
         let Some(findings) = findings else {
@@ -104,7 +114,11 @@ pub(crate) fn verify(args: &Verify, here: &Here) -> Outcome {
         (bar, many_ranks(&case, mesh, &plan, whole, tolerance)?)
     };
     bar.advance(1);
-    let report = report(&config, mesh, precision, tolerance, findings);
+    let mut report = report(&config, mesh, precision, tolerance, findings);
+    if here_only {
+        report.device = config.run.device;
+    }
+    report.beside_cpu = beside_cpu;
     bar.finish();
     if args.json {
         json(&report);
@@ -258,6 +272,8 @@ fn report(
         attention: config.plan.context(&mesh).map(|a| a.to_string()),
         ranks: mesh.ranks(),
         computed_in: format!("{:?}", precision.computed).to_lowercase(),
+        device: DeviceKind::Flex,
+        beside_cpu: true,
         tolerance: tolerance.rms,
         tensors,
         holds,
@@ -292,10 +308,12 @@ fn print(report: &Report, show: usize) {
             format!(", attention {attention}")
         });
     say!(
-        "{} ({} ranks{attention}) beside one rank, computed in {}",
+        "{} ({} ranks{attention}) on {}, computed in {}, beside one rank{}",
         report.mesh,
         report.ranks,
-        report.computed_in
+        report.device,
+        report.computed_in,
+        if report.beside_cpu { " on the CPU" } else { "" }
     );
     say!(
         "outputs, input gradients, every parameter's gradient, training steps, generated latents: {} tensors",
