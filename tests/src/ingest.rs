@@ -32,7 +32,7 @@ fn film(seed: usize) -> Vec<u8> {
         fps: 12.0,
         rgb,
     };
-    encode_mp4(&clip, 2_000_000).expect("a clip can be written")
+    encode_mp4(&clip).expect("a clip can be written")
 }
 
 fn put(path: PathBuf, bytes: impl AsRef<[u8]>) {

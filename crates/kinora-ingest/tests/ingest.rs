@@ -140,7 +140,7 @@ fn clips_are_cut_into_scenes_that_decode_to_the_same_frames() {
     let whole = mp4(&[24, 30, 20], 12.0);
     put(&source.join("film.mp4"), &whole);
     put(&source.join("film.txt"), "three colours");
-    put(&source.join("film.wav"), wav(6.0));
+    put(&source.join("film.wav"), wav(7.0));
     let out = place.path().join("out");
     let report = run(&source, &out, &IngestConfig::default(), 1)
         .unwrap()
@@ -182,7 +182,7 @@ fn clips_are_cut_into_scenes_that_decode_to_the_same_frames() {
     assert_eq!(report.kept, 1);
     let kept = rows(&place.path().join("whole"));
     assert_eq!(kept[0].1.media.as_ref().unwrap(), &whole);
-    assert_eq!(kept[0].1.audio.as_ref().unwrap(), &wav(6.0));
+    assert_eq!(kept[0].1.audio.as_ref().unwrap(), &wav(7.0));
     let mut config = IngestConfig::default();
     config.scenes.max_seconds = Some(1.0);
     config.scenes.skip_start_seconds = 1.0;
@@ -228,7 +228,7 @@ fn each_filter_says_what_it_drops() {
             format!("{name} is its caption"),
         );
     }
-    put(&source.join("still.mp4"), mp4(&[1; 1].repeat(1), 12.0));
+    put(&source.join("still.mp4"), mp4(&[12], 12.0));
     put(&source.join("short.mp4"), mp4(&[4], 12.0));
     put(&source.join("short.txt"), "short is its caption");
     put(&source.join("slow.mp4"), mp4(&[12], 4.0));
@@ -261,18 +261,26 @@ fn each_filter_says_what_it_drops() {
     assert_eq!(report.kept, 1);
 }
 
+/// A picture of broad waves, the same at any size.
+fn waves(pace: f64, height: usize, width: usize) -> Vec<u8> {
+    let mut rgb = Vec::new();
+    for y in 0..height {
+        for x in 0..width {
+            let (y, x) = (y as f64 / height as f64, x as f64 / width as f64);
+            let light = (pace * 3.0 * x + 2.0 * y).sin() + (pace * 2.0 * y - x).cos();
+            rgb.extend([((light + 2.0) * 60.0) as u8; 3]);
+        }
+    }
+    kinora_media::encode_png(&rgb, height, width).unwrap()
+}
+
 #[test]
 fn near_duplicates_are_dropped_and_the_first_stays() {
     let place = tempdir().unwrap();
     let source = place.path().join("in");
-    let big = png(3, 120, 160);
-    let small = Decoder::new().decode(&big).unwrap().fit(60, 80);
-    put(
-        &source.join("b.png"),
-        kinora_media::encode_png(&small.rgb, 60, 80).unwrap(),
-    );
-    put(&source.join("a.png"), &big);
-    put(&source.join("c.png"), png(8, 120, 160));
+    put(&source.join("b.png"), waves(3.0, 60, 80));
+    put(&source.join("a.png"), waves(3.0, 120, 160));
+    put(&source.join("c.png"), waves(5.0, 120, 160));
     let mut config = IngestConfig::default();
     config.captions.required = false;
     config.duplicates.near = Some(4);

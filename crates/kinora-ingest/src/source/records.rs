@@ -51,12 +51,17 @@ impl Records {
                 break;
             }
             any = true;
+            let room = LONGEST_TEXT as usize - line.len();
+            let buffer = match long {
+                true => buffer,
+                false => &buffer[..buffer.len().min(room + 1)],
+            };
             let end = match self.delimiter {
                 None => buffer.iter().position(|&byte| byte == b'\n'),
                 Some(delimiter) => buffer.iter().position(|&byte| state.step(byte, delimiter)),
             };
             let taken = end.map_or(buffer.len(), |end| end + 1);
-            let (read, room) = (&buffer[..taken], LONGEST_TEXT as usize - line.len());
+            let read = &buffer[..taken];
             seen(read);
             long |= read.len() > room;
             line.extend_from_slice(&read[..read.len().min(room)]);

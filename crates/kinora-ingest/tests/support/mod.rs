@@ -52,7 +52,7 @@ pub fn mp4(scenes: &[usize], fps: f64) -> Vec<u8> {
         fps,
         rgb,
     };
-    encode_mp4(&clip, 4_000_000).unwrap()
+    encode_mp4(&clip).unwrap()
 }
 
 /// A WAV file of a tone.
