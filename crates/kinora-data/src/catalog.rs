@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::choose::{Refused, Size, choose};
 use crate::footer::{self, Part};
+use crate::mixture::SMALLEST_SHARE;
 use crate::record;
 use crate::schema::{LATENTS_KEY, TEXT_KEY};
 use crate::shard::{self, Shard};
@@ -142,7 +143,29 @@ impl Catalog {
                 ));
             }
         }
+        catalog.check_shares()?;
         Ok(catalog)
+    }
+
+    /// The mixture counts in blocks, which hold a slot for no data set below a smallest share.
+    fn check_shares(&self) -> Result<(), DataError> {
+        for (number, bucket) in self.config.buckets.iter().enumerate() {
+            let shares = self.shares(number);
+            let total: f64 = shares.iter().sum();
+            for (set, share) in self.sets.iter().zip(shares) {
+                if share > 0.0 && share / total < SMALLEST_SHARE {
+                    return Err(DataError::config(
+                        format!(
+                            "the data set {:?} has {:.1e} of the bucket of {bucket}, and none may have less than {SMALLEST_SHARE:.1e}",
+                            set.name,
+                            share / total
+                        ),
+                        "raise its weight, merge it with another data set, or leave out what of it falls into that bucket",
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The configuration it was opened with.
@@ -315,7 +338,9 @@ impl Catalog {
             let Some(found) = value(key) else {
                 return Err(DataError::config(
                     format!("{} holds no {name}", shard.location().display()),
-                    format!("write them with kinora data encode, or remove data.{name}"),
+                    format!(
+                        "name data that has them, or remove data.{name}; kinora data encode writes latents"
+                    ),
                 ));
             };
             match known {

@@ -50,7 +50,7 @@ pub struct DataConfig {
     /// Whether latents are read, as `kinora data encode` has written them, in place of media.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub latents: bool,
-    /// Whether text embeddings are read too, as `kinora data encode` has written them.
+    /// Whether text embeddings are read too. No model takes them yet, so a run refuses it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub embeddings: bool,
     /// Whether the sound of each sample is read too.
@@ -306,6 +306,13 @@ impl DataConfig {
     pub fn validate(&self) -> Result<(), DataError> {
         let fail = |what: String, help: &str| Err(DataError::config(what, help));
         self.validate_sets()?;
+        if self.embeddings {
+            return fail(
+                "data.embeddings is set, but no model here takes text embeddings from the data"
+                    .into(),
+                "remove it: a library's Stream reads the columns, training does not yet",
+            );
+        }
         self.store.validate()?;
         if self.buckets.is_empty() || self.buckets.len() > MAX_BUCKETS {
             return fail(

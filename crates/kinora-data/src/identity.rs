@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kinora_mesh::rng::fnv1a;
 use serde::{Deserialize, Serialize};
 
-use crate::Catalog;
+use crate::{Catalog, Columns};
 
 /// What decides the order of samples, and the shards it runs over. Files are told apart by name, rows
 /// and stored bytes; what is in them is not read.
@@ -104,6 +104,15 @@ impl Catalog {
             None => "image ratio their share".into(),
         });
         order.push(format!("seed {}", config.seed));
+        order.push(format!("start {:?}, crop {:?}", config.start, config.crop));
+        let read = [("latents", config.latents), ("audio", config.audio)];
+        let read = read.iter().filter(|(_, on)| *on);
+        order.extend(read.map(|(name, _)| format!("data.{name} read")));
+        for set in &self.sets {
+            let Columns { media, caption, .. } = config.columns_of(set);
+            order.push(format!("columns {media} and {caption}"));
+        }
+        order.dedup();
         if self.sets.len() > 1 {
             order.extend(self.sets.iter().map(|set| match set.weight {
                 Some(weight) => format!("data set {:?} of weight {weight}", set.name),

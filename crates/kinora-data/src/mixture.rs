@@ -175,6 +175,26 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_share_is_counted_right() {
+        let weights = [1.0, SMALLEST_SHARE * 3.5, 2.0];
+        let mut mixture = Mixture::new(&weights, Stream::new(3, "test"));
+        let mut last = 0;
+        for block in 0..2000 {
+            let count = mixture.count(block, 1);
+            assert!(count >= last, "block {block}: {last}, then {count}");
+            last = count;
+        }
+        let slots = mixture.block * 2000;
+        let wanted = slots as f64 * weights[1] / weights.iter().sum::<f64>();
+        assert!((last as f64 - wanted).abs() <= 1.0, "{last} of {wanted}");
+        for index in [0, 1, 5, 700] {
+            let slot = Slot { set: 1, index };
+            let at = mixture.find(slot);
+            assert_eq!(mixture.slot(at), slot);
+        }
+    }
+
+    #[test]
     fn a_single_data_set_keeps_its_order() {
         let mut mixture = Mixture::new(&[0.0, 3.0, 0.0], Stream::new(0, "test"));
         for index in [0, 5, 1 << 40] {

@@ -415,10 +415,9 @@ impl Rows {
                     let named = |reason| format!("{uri}: {reason}");
                     Ok(Some(checked.map(|()| media).map_err(named)))
                 }
-                // The data set's own store is to be there; any page on the net may be gone.
-                Err(error @ (StoreError::Failed { .. } | StoreError::System { .. }))
-                    if !uri.contains("://") =>
-                {
+                // A store that does not answer says nothing about the sample: replacing it would make
+                // batches depend on the network.
+                Err(error @ (StoreError::Failed { .. } | StoreError::System { .. })) => {
                     Err(DataError::Store(error))
                 }
                 Err(error) => Ok(Some(Err(first_line(&error)))),

@@ -50,6 +50,13 @@ pub(crate) fn write(
             .map(|sample| u64::from(sample.size))
             .sum::<u64>();
     }
+    // Each packet lies in the file, but a stranger's tables may name the same bytes again and again.
+    if body > bytes.len() as u64 {
+        return Err(MediaError::mp4(format!(
+            "its packets overlap: they would take {body} bytes of a file of {}",
+            bytes.len()
+        )));
+    }
     // QuickTime's own boxes are understood under its own name.
     let name = fixed(b"ftyp", |out| match brand {
         Some(brand) if brand.starts_with(b"qt  ") => out.extend(brand),

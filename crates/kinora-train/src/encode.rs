@@ -53,6 +53,8 @@ struct Done {
 /// The folder of notes on the pieces that are done.
 const PIECES: &str = ".pieces";
 const REASONS: usize = 100;
+/// Bad samples that stop no job, as in training.
+const BAD_LUCK: f64 = 4.0;
 /// Samples that go through the autoencoder together.
 const TOGETHER: usize = 8;
 
@@ -137,8 +139,7 @@ impl Encode {
         let mut writer = ShardWriter::create(&self.out, options)?;
         let mut report = Report::default();
         let mut waiting: Vec<Scanned> = Vec::new();
-        let mut failed = None;
-        scan.read(piece, |sample| -> Result<(), DataError> {
+        scan.read(piece, |sample| -> Result<(), TrainError> {
             progress();
             match sample {
                 Ok(sample) => waiting.push(sample),
@@ -151,17 +152,12 @@ impl Encode {
             }
             if waiting.len() == TOGETHER {
                 report.samples += waiting.len() as u64;
-                failed = failed
-                    .take()
-                    .or(self.write(&mut writer, &mut waiting).err());
+                self.write(&mut writer, &mut waiting)?;
             }
             Ok(())
         })?;
         report.samples += waiting.len() as u64;
-        failed = failed.or(self.write(&mut writer, &mut waiting).err());
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        self.write(&mut writer, &mut waiting)?;
         let shard = writer.close_all()?.pop();
         let done = Done { shard, report };
         self.write_done(number, &done)?;
@@ -215,6 +211,21 @@ impl Encode {
             };
             report.add(done.report);
             shards.extend(done.shard);
+        }
+        let tried = report.samples + report.dropped;
+        let limit = self.catalog.config().max_bad;
+        if report.samples == 0 || report.dropped as f64 > (limit * tried as f64).max(BAD_LUCK) {
+            let first = report.reasons.first().map_or("", String::as_str);
+            let what = format!(
+                "{} of {tried} samples could not be decoded, which is more than data.max_bad = {limit}, e.g. {first}",
+                report.dropped
+            );
+            let help = "repair or remove them, raise data.max_bad, or build with --features ffmpeg for other codecs";
+            return Err(DataError::Config {
+                what,
+                help: help.into(),
+            }
+            .into());
         }
         Manifest::new(shards).write(&self.out)?;
         Ok(report)

@@ -117,6 +117,20 @@ pub(crate) fn of_latents(
     Ok(pca)
 }
 
+/// Reads an autoencoder that was taken over, whatever data it was fitted on, or fits one.
+pub(crate) fn adopted_or_fit(
+    folder_of: &Path,
+    section: &AutoencoderSection,
+    catalog: &Arc<Catalog>,
+    device: &Device,
+    console: Console,
+) -> Outcome<Pca> {
+    match latest(&folder(folder_of))? {
+        Some(_) => read(folder_of, section, device),
+        None => read_or_fit(folder_of, section, catalog, device, console),
+    }
+}
+
 /// Reads the run's autoencoder, or fits it on the data and stores it.
 pub(crate) fn read_or_fit(
     run: &Path,

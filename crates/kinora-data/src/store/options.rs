@@ -75,6 +75,25 @@ impl StoreOptions {
                 "give 1 to 1024 requests at once",
             ));
         }
+        let secret = |name: &&String| {
+            let name = name.to_ascii_lowercase();
+            let marks = [
+                "secret",
+                "password",
+                "token",
+                "account_key",
+                "access_key",
+                "private",
+                "sas",
+            ];
+            marks.iter().any(|mark| name.contains(mark))
+        };
+        if let Some(name) = self.options.keys().find(secret) {
+            return Err(DataError::config(
+                format!("data.store.options.{name} would be written into the run's folder"),
+                "give secrets in the environment: AWS_*, GOOGLE_*, AZURE_*",
+            ));
+        }
         for (name, seconds) in [
             ("timeout_s", self.timeout_s),
             ("deadline_s", self.deadline_s),

@@ -7,23 +7,23 @@ use crate::config::{RunConfig, read};
 use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, OrRun, Outcome};
 use crate::ranks::Here;
-use crate::whole;
-use kinora_data::{Catalog, MANIFEST};
+use crate::whole as file;
+use kinora_data::{Catalog, Manifest, ShardEntry};
 use kinora_train::{Encode, EncodeReport, seconds_per_sample};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The file of the folder that says what it was made from.
 const RECORD: &str = "encode.json";
+/// The file that a job holds locked; it is the first to be made.
+const LOCK: &str = ".lock";
 
 /// What decides the latents: a job goes on only with the same.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     data: String,
-    start: String,
-    crop: String,
     autoencoder: String,
     /// Filled when the job is done.
     report: Option<EncodeReport>,
@@ -48,10 +48,16 @@ pub(crate) fn encode(args: &DataEncode, here: &Here) -> Outcome {
             .map(|_| ());
     }
     let prepared = ranks.first(|| prepare(&args.out, args.quiet, &config))?;
-    if prepared.as_ref().is_some_and(|job| job.is_none()) {
+    let (job, _lock) = match prepared {
+        Some(None) => (None, None),
+        Some(Some((job, lock))) => (Some(job), Some(lock)),
+        None => (None, None),
+    };
+    // The other processes see from the folder whether the first found all of it done.
+    if job.is_none() && done(&args.out) {
         return Ok(());
     }
-    let job = match prepared.flatten() {
+    let job = match job {
         Some(job) => job,
         // The first process has made the folder.
         None => ranks.busy(|| open(&config, &args.out))?,
@@ -113,43 +119,48 @@ impl Drop for Scratch {
 
 /// Everything that one process alone does: the folder, its autoencoder, the estimate. `None` if all is
 /// done already.
-fn prepare(out: &Path, quiet: bool, config: &RunConfig) -> Outcome<Option<Encode>> {
+fn prepare(out: &Path, quiet: bool, config: &RunConfig) -> Outcome<Option<(Encode, File)>> {
     let (data, section) = (
         config.need(&config.data, "data", "data encode")?,
         config.need(&config.autoencoder, "autoencoder", "data encode")?,
     );
     let catalog = Arc::new(Catalog::open(data)?);
-    let known = out.join(RECORD).exists();
-    if !known && out.is_dir() && fs::read_dir(out).or_run()?.next().is_some() {
+    let begun = out.join(LOCK).exists() || out.join(RECORD).exists();
+    if !begun && out.is_dir() && fs::read_dir(out).or_run()?.next().is_some() {
         return Err(Failure::input(format!(
             "{} holds other files\n  help: give --out a folder of its own",
             out.display()
         )));
     }
     fs::create_dir_all(out).or_run()?;
+    // Before anything else: what is found in the folder from now on is this verb's.
+    let lock = lock(out)?;
+    sweep(out)?;
     // The run's own autoencoder if it has one, else one that is fitted here and stays here.
     autoencoder::adopt(&config.run.out, out)?;
     let console = super::console(quiet);
-    let pca = autoencoder::read_or_fit(out, section, &catalog, &host(), console)?;
+    let pca = autoencoder::adopted_or_fit(out, section, &catalog, &host(), console)?;
     let job = Encode {
         catalog,
         identity: autoencoder::identity(&pca),
         autoencoder: Arc::new(pca),
         out: out.to_path_buf(),
     };
-    if known {
+    if out.join(RECORD).exists() {
         let json = fs::read(out.join(RECORD)).or_run()?;
         let was: Record = serde_json::from_slice(&json).or_input()?;
         let is = record(&job, None);
-        if (&was.data, &was.start, &was.crop, &was.autoencoder)
-            != (&is.data, &is.start, &is.crop, &is.autoencoder)
-        {
+        if (&was.data, &was.autoencoder) != (&is.data, &is.autoencoder) {
             return Err(Failure::input(format!(
-                "{} was begun with other data or settings:\n  it was {was:?}\n  it is {is:?}\n  help: restore them, or give another --out",
-                out.display()
+                "{} was begun with other data or settings:\n  it was {}, {}\n  it is {}, {}\n  help: restore them, or give another --out",
+                out.display(),
+                was.data,
+                was.autoencoder,
+                is.data,
+                is.autoencoder
             )));
         }
-        if let Some(report) = was.report.filter(|_| out.join(MANIFEST).exists()) {
+        if let Some(report) = was.report.filter(|_| whole(out)) {
             say!(
                 "{} is already encoded: {} samples",
                 out.display(),
@@ -157,9 +168,8 @@ fn prepare(out: &Path, quiet: bool, config: &RunConfig) -> Outcome<Option<Encode
             );
             return Ok(None);
         }
-    } else {
-        write_record(out, &job, None)?;
     }
+    write_record(out, &job, None)?;
     let samples: u64 = job.catalog.samples().iter().sum();
     let bytes = job.bytes().or_input()?;
     let seconds = seconds_per_sample(&job, &host()).or_run()? * samples as f64;
@@ -173,7 +183,7 @@ fn prepare(out: &Path, quiet: bool, config: &RunConfig) -> Outcome<Option<Encode
     if left_out > 0 {
         say!("{left_out} samples fit no bucket; kinora data inspect says why");
     }
-    Ok(Some(job))
+    Ok(Some((job, lock)))
 }
 
 fn open(config: &RunConfig, out: &Path) -> Outcome<Encode> {
@@ -188,12 +198,52 @@ fn open(config: &RunConfig, out: &Path) -> Outcome<Encode> {
     })
 }
 
+/// Keeps a second process out of the folder, for as long as it is held.
+fn lock(out: &Path) -> Outcome<File> {
+    let path = out.join(LOCK);
+    let file = File::create(&path).or_run()?;
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => Failure::input(format!(
+            "another process encodes into {}\n  help: wait for it, or give another --out",
+            out.display()
+        )),
+        TryLockError::Error(error) => Failure::Run(error.into()),
+    })?;
+    Ok(file)
+}
+
+/// Removes what killed jobs left half written.
+fn sweep(out: &Path) -> Outcome {
+    for entry in fs::read_dir(out).or_run()? {
+        let path = entry.or_run()?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.contains(".partial-") {
+            fs::remove_file(&path).or_run()?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the folder holds a report, and every shard of its manifest.
+fn done(out: &Path) -> bool {
+    let json = fs::read(out.join(RECORD)).ok();
+    let record = json.and_then(|json| serde_json::from_slice::<Record>(&json).ok());
+    record.is_some_and(|record| record.report.is_some()) && whole(out)
+}
+
+fn whole(out: &Path) -> bool {
+    let there = |shard: &ShardEntry| {
+        fs::metadata(out.join(&shard.name)).is_ok_and(|file| file.len() == shard.bytes)
+    };
+    Manifest::read(out)
+        .ok()
+        .flatten()
+        .is_some_and(|manifest| manifest.shards.iter().all(there))
+}
+
 fn record(job: &Encode, report: Option<EncodeReport>) -> Record {
-    let config = job.catalog.config();
     Record {
         data: job.catalog.fingerprint(),
-        start: format!("{:?}", config.start),
-        crop: format!("{:?}", config.crop),
         autoencoder: job.identity.clone(),
         report,
     }
@@ -201,7 +251,7 @@ fn record(job: &Encode, report: Option<EncodeReport>) -> Record {
 
 fn write_record(out: &Path, job: &Encode, report: Option<EncodeReport>) -> Outcome {
     let json = serde_json::to_vec_pretty(&record(job, report)).or_run()?;
-    whole::write(&out.join(RECORD), &json).or_run()
+    file::write(&out.join(RECORD), &json).or_run()
 }
 
 fn duration(seconds: f64) -> String {

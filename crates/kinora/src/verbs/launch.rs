@@ -1,6 +1,6 @@
 //! `kinora launch`: the ranks of another verb as processes.
 
-use crate::cli::{Cli, Launch, Verb};
+use crate::cli::{Cli, Data, Launch, Verb};
 use crate::config::{RunConfig, read, read_run};
 use crate::failure::{Failure, OrRun, Outcome};
 use crate::launched::{Launched, RANK, RENDEZVOUS, SIZE, TOKEN, TRANSPORT};
@@ -80,10 +80,11 @@ fn configuration(command: &[OsString]) -> Outcome<RunConfig> {
     match Cli::parse_from([&name].into_iter().chain(command)).verb {
         Verb::Train(args) => read(&args.config.config, &args.config.changes.set),
         Verb::Verify(args) if args.here => read(&args.config.config, &args.config.changes.set),
+        Verb::Data(Data::Encode(args)) => read(&args.config.config, &args.config.changes.set),
         Verb::Generate(args) => read_run(&args.run, &args.changes.set),
         Verb::Eval(args) => read_run(&args.run, &args.changes.set),
         _ => Err(Failure::input(format!(
-            "kinora {} does not run on ranks\n  help: launch train, generate, eval or verify --here",
+            "kinora {} does not run on ranks\n  help: launch train, generate, eval, data encode or verify --here",
             command[0].display()
         ))),
     }
