@@ -14,6 +14,8 @@ pub(crate) struct Resampler {
     arch: Arch,
     kernels: Vec<Kernel>,
     turned: Vec<u8>,
+    sums: Vec<f32>,
+    levels: Vec<u8>,
 }
 
 impl Default for Resampler {
@@ -22,6 +24,8 @@ impl Default for Resampler {
             arch: Arch::new(),
             kernels: Vec::new(),
             turned: Vec::new(),
+            sums: Vec::new(),
+            levels: Vec::new(),
         }
     }
 }
@@ -54,6 +58,9 @@ impl Resampler {
         let [down, across] = [down, across].map(|at| &self.kernels[at]);
         let (first, end) = across.reach();
         self.turned.resize((end - first) * to[0], 0);
+        let [wide, high] = [end - first, to[0]];
+        self.sums.resize(wide.max(high), 0.0);
+        self.levels.resize(wide.max(high) * HELD, 0);
         // Each pass turns rows into columns, so that two passes end upright.
         self.arch.dispatch(Pass {
             bytes: plane.bytes,
@@ -62,6 +69,8 @@ impl Resampler {
             kernel: down,
             skipped: 0,
             out: &mut self.turned,
+            sums: &mut self.sums[..wide],
+            levels: &mut self.levels[..wide * HELD],
         });
         self.arch.dispatch(Pass {
             bytes: &self.turned,
@@ -70,6 +79,8 @@ impl Resampler {
             kernel: across,
             skipped: first,
             out,
+            sums: &mut self.sums[..high],
+            levels: &mut self.levels[..high * HELD],
         });
     }
 
@@ -162,6 +173,9 @@ fn lanczos(x: f64) -> f64 {
 
 /// Pixels that are summed at once: as many as fit into a few registers.
 const BLOCK: usize = 32;
+/// Rows that are turned into columns at once: each pixel of a column lies in another line of the cache,
+/// and all rows of a picture together reach more lines than it holds.
+const HELD: usize = 16;
 
 /// Sums rows by the weights of a kernel. Row `y` of the sums becomes column `y` of `out`,
 /// `[columns, to]`.
@@ -173,6 +187,9 @@ struct Pass<'a> {
     /// The kernel's row that is the first one here.
     skipped: usize,
     out: &'a mut [u8],
+    /// One row of sums, and the bytes that `HELD` rows of them become.
+    sums: &'a mut [f32],
+    levels: &'a mut [u8],
 }
 
 impl WithSimd for Pass<'_> {
@@ -190,7 +207,7 @@ impl WithSimd for Pass<'_> {
             let start = (self.kernel.first[y] - self.skipped) * self.stride + self.columns.start;
             let rows = &self.bytes[start..];
             for x in (0..blocks).step_by(BLOCK) {
-                let mut sums = [0.5f32; BLOCK];
+                let mut sums = [0f32; BLOCK];
                 let mut at = x;
                 for &weight in weights {
                     let row: &[u8; BLOCK] = rows[at..].first_chunk().expect("a block of a row");
@@ -199,26 +216,39 @@ impl WithSimd for Pass<'_> {
                     }
                     at += self.stride;
                 }
-                let target = &mut self.out[x * to + y..][..(BLOCK - 1) * to + 1];
-                for (lane, sum) in sums.into_iter().enumerate() {
-                    target[lane * to] = level(sum);
-                }
+                self.sums[x..x + BLOCK].copy_from_slice(&sums);
             }
             for x in blocks..width {
-                let mut sum = 0.5f32;
+                let mut sum = 0f32;
                 for (row, &weight) in weights.iter().enumerate() {
                     sum += weight * f32::from(rows[row * self.stride + x]);
                 }
-                self.out[x * to + y] = level(sum);
+                self.sums[x] = sum;
+            }
+            let held = y % HELD;
+            let levels = &mut self.levels[held * width..][..width];
+            for (level, &sum) in levels.iter_mut().zip(&*self.sums) {
+                *level = to_level(sum);
+            }
+            if held + 1 == HELD || y + 1 == to {
+                let top = y - held;
+                for x in 0..width {
+                    let place = &mut self.out[x * to + top..][..=held];
+                    for (row, level) in place.iter_mut().enumerate() {
+                        *level = self.levels[row * width + x];
+                    }
+                }
             }
         }
     }
 }
 
-/// A sum, cut to what a byte holds; half was added before.
+/// A sum, cut to what a byte holds and rounded.
 #[inline(always)]
-fn level(sum: f32) -> u8 {
-    sum.clamp(0.0, 255.0) as i32 as u8
+#[expect(clippy::manual_clamp, reason = "clamp keeps what is no number")]
+fn to_level(sum: f32) -> u8 {
+    // From 2^23 on, the last bits of a float count ones. Casts would check for more, pixel by pixel.
+    (sum.max(0.0).min(255.0) + 8_388_608.0).to_bits() as u8
 }
 
 #[cfg(test)]

@@ -328,9 +328,9 @@ impl Picture<'_> {
             });
         }
         scratch.clear();
-        for index in 0..3 {
+        for (index, stride) in strides.into_iter().enumerate() {
             let columns = if index == 0 { size[1] } else { half[1] };
-            for row in raw(index).chunks(strides[index] as usize) {
+            for row in raw(index).chunks(stride as usize) {
                 scratch.extend(row[..2 * columns].chunks_exact(2).map(|sample| {
                     let sample = u32::from(u16::from_le_bytes([sample[0], sample[1]]));
                     ((sample + (1 << (shift - 1))) >> shift).min(255) as u8
