@@ -134,6 +134,14 @@ fn data_that_cannot_be_read_is_refused_before_anything_is_written() {
     place.write_own("datasets/smoke");
     let shard = place.at("datasets/smoke/videos-00000.parquet");
     let bytes = fs::read(&shard).unwrap();
+    fs::write(&shard, &bytes[..7]).unwrap();
+    let words = [
+        "manifest.json says that the shard videos-00000.parquet has",
+        "but it has 7 bytes",
+        "help: ",
+    ];
+    place.refuse(&["train", "own.toml"], &words);
+    fs::remove_file(place.at("datasets/smoke/manifest.json")).unwrap();
     for len in [0, 7, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&shard, &bytes[..len]).unwrap();
         let words = [

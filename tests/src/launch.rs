@@ -239,7 +239,7 @@ fn what_cannot_be_launched_is_refused_before_anything_starts() {
         &["plan", "smoke.toml"],
         &[
             "plan does not run on ranks",
-            "train, generate, eval or verify --here",
+            "train, generate, eval, data encode or verify --here",
         ],
     );
     refuse(

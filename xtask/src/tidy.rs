@@ -129,12 +129,36 @@ const UNSAFE: &[(&str, &str)] = &[
         "functions of libraries that are opened at run time",
     ),
     (
+        "crates/kinora-data/tests/damage.rs",
+        "an allocator that counts",
+    ),
+    (
+        "crates/kinora-ingest/tests/strange_bytes.rs",
+        "an allocator that counts",
+    ),
+    (
         "crates/kinora-kernels/src/matrix.rs",
         "gemm takes raw pointers with strides",
     ),
     (
         "crates/kinora-kernels/src/real.rs",
         "loops compiled for AVX2 are entered after asking the processor",
+    ),
+    (
+        "crates/kinora-media/src/ffmpeg/demux.rs",
+        "FFmpeg's C interface",
+    ),
+    (
+        "crates/kinora-media/src/ffmpeg/sys.rs",
+        "FFmpeg's C interface",
+    ),
+    (
+        "crates/kinora-media/tests/broken_sound.rs",
+        "an allocator that counts",
+    ),
+    (
+        "crates/kinora-media/tests/mutations.rs",
+        "an allocator that counts",
     ),
     (
         "crates/kinora-shard/src/cuda/driver.rs",

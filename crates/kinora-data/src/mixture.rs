@@ -184,6 +184,7 @@ mod tests {
             assert!(count >= last, "block {block}: {last}, then {count}");
             last = count;
         }
+        last = mixture.count(2000, 1);
         let slots = mixture.block * 2000;
         let wanted = slots as f64 * weights[1] / weights.iter().sum::<f64>();
         assert!((last as f64 - wanted).abs() <= 1.0, "{last} of {wanted}");

@@ -435,7 +435,8 @@ mod tests {
         assert!(found.fresh && found.videos == 12 && found.images == 7);
         assert_eq!(found.shards.len(), 3, "{found:?}");
         let mut expected = found.shards.clone();
-        expected.insert(0, "dataset.toml".to_owned());
+        expected.extend(["dataset.toml".to_owned(), "manifest.json".to_owned()]);
+        expected.sort();
         assert_eq!(names(&folder), expected);
         // Nothing is left beside it.
         assert_eq!(names(&scratch.path().join("a")), ["shapes"]);

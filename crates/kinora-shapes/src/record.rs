@@ -120,7 +120,7 @@ pub(crate) fn existing(config: &ShapesConfig, folder: &Path) -> Result<Option<Ma
     Ok(Some(found.made(false)))
 }
 
-/// The files in a folder, by name.
+/// The shards in a folder, by name.
 fn shards(folder: &Path) -> Result<Vec<Shard>, ShapesError> {
     let mut shards = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| io(folder, source))? {
@@ -129,10 +129,11 @@ fn shards(folder: &Path) -> Result<Vec<Shard>, ShapesError> {
             .metadata()
             .map_err(|source| io(&entry.path(), source))?
             .len();
-        shards.push(Shard {
-            name: entry.file_name().to_string_lossy().into_owned(),
-            bytes,
-        });
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // The manifest beside them is no shard.
+        if name.ends_with(".parquet") {
+            shards.push(Shard { name, bytes });
+        }
     }
     shards.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(shards)
