@@ -45,11 +45,17 @@ fn folder(root: &Path, images: usize) {
     for index in 0..images {
         let stem = root.join(format!("part {}/{index:04}", index % 3));
         put(stem.with_extension("png"), picture(index, 40));
-        put(stem.with_extension("txt"), format!("picture number {index}"));
+        put(
+            stem.with_extension("txt"),
+            format!("picture number {index}"),
+        );
     }
     for index in 0..4 {
         put(root.join(format!("films/{index}.mp4")), film(index));
-        put(root.join(format!("films/{index}.txt")), format!("film number {index}"));
+        put(
+            root.join(format!("films/{index}.txt")),
+            format!("film number {index}"),
+        );
     }
     put(root.join("zz \u{e4}\u{1f600}.png"), picture(500, 40));
     put(root.join("zz \u{e4}\u{1f600}.txt"), "an odd name");
@@ -63,7 +69,12 @@ fn shown(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .expect("the folder is there")
         .map(|entry| entry.expect("it can be listed"))
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        .map(|entry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                entry.path(),
+            )
+        })
         .filter(|(name, _)| !name.starts_with('.'))
         .map(|(name, path)| (name, fs::read(path).expect("it can be read")))
         .collect();
@@ -76,39 +87,101 @@ fn a_folder_goes_in_and_is_shown_and_checked() {
     let place = Place::new();
     folder(&place.at("my media"), 20);
     let text = place.succeed(&["data", "ingest", "my media", "--out", "set", "--jobs", "2"]);
-    for words in ["33  kept: 21 images, 12 videos", "2  broken", "zz zero.png: it is empty", "zz text.mp4", "scenes of 4 clips"] {
+    for words in [
+        "33  kept: 21 images, 12 videos",
+        "2  broken",
+        "zz zero.png: it is empty",
+        "zz text.mp4",
+        "scenes of 4 clips",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     let again = place.succeed(&["data", "ingest", "my media", "--out", "set"]);
     assert!(again.contains("already done"), "{again}");
-    let refused = place.run(&["data", "ingest", "my media", "--out", "set", "--min-side", "9"]);
+    let refused = place.run(&[
+        "data",
+        "ingest",
+        "my media",
+        "--out",
+        "set",
+        "--min-side",
+        "9",
+    ]);
     assert_eq!(refused.code, Some(2), "{}", refused.err);
-    assert!(refused.err.contains("ingest.filters.min_side was 0, and is 9"), "{}", refused.err);
+    assert!(
+        refused
+            .err
+            .contains("ingest.filters.min_side was 0, and is 9"),
+        "{}",
+        refused.err
+    );
 
-    let text = place.succeed(&["data", "inspect", "set", "--sheet", "sheet.png", "--samples", "5"]);
-    for words in ["33 rows", "kinora's schema, version 1", "shorter side", "seconds of videos"] {
+    let text = place.succeed(&[
+        "data",
+        "inspect",
+        "set",
+        "--sheet",
+        "sheet.png",
+        "--samples",
+        "5",
+    ]);
+    for words in [
+        "33 rows",
+        "kinora's schema, version 1",
+        "shorter side",
+        "seconds of videos",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     let sheet = fs::read(place.at("sheet.png")).expect("the sheet is there");
-    assert!(kinora_media::decode(&sheet).expect("it is a picture").height > 5 * 128);
-    let numbers: Value = serde_json::from_str(&place.succeed(&["data", "inspect", "set", "--json"])).expect("JSON");
-    assert_eq!((&numbers["rows"], &numbers["videos"]), (&33.into(), &12.into()), "{numbers}");
-    let row = place.succeed(&["data", "inspect", "set", "--sample", "films/2.mp4#001", "--out", "one"]);
+    assert!(
+        kinora_media::decode(&sheet)
+            .expect("it is a picture")
+            .height
+            > 5 * 128
+    );
+    let numbers: Value =
+        serde_json::from_str(&place.succeed(&["data", "inspect", "set", "--json"])).expect("JSON");
+    assert_eq!(
+        (&numbers["rows"], &numbers["videos"]),
+        (&33.into(), &12.into()),
+        "{numbers}"
+    );
+    let row = place.succeed(&[
+        "data",
+        "inspect",
+        "set",
+        "--sample",
+        "films/2.mp4#001",
+        "--out",
+        "one",
+    ]);
     assert!(row.contains("film number 2"), "{row}");
     let clip = fs::read(place.at("one/films_2.mp4_001.mp4")).expect("its media are there");
     assert!(kinora_media::probe(&clip).expect("it is a clip").frames >= 12);
     let missing = place.run(&["data", "inspect", "set", "--sample", "nothing"]);
     assert_eq!(missing.code, Some(2), "{}", missing.err);
 
-    assert!(place.succeed(&["data", "check", "set"]).contains("all is well"));
+    assert!(
+        place
+            .succeed(&["data", "check", "set"])
+            .contains("all is well")
+    );
     let shard = place.at("set/shard-00000.parquet");
     let mut bytes = fs::read(&shard).expect("the shard is there");
-    let at = bytes.windows(4).position(|window| window == b"IDAT").expect("there is a picture");
+    let at = bytes
+        .windows(4)
+        .position(|window| window == b"IDAT")
+        .expect("there is a picture");
     bytes[at + 20] ^= 1;
     fs::write(&shard, bytes).expect("it can be written");
     let bad = place.run(&["data", "check", "set"]);
     assert_eq!(bad.code, Some(1), "{}", bad.err);
-    assert!(bad.out.contains("shard-00000.parquet: its hash is"), "{}", bad.out);
+    assert!(
+        bad.out.contains("shard-00000.parquet: its hash is"),
+        "{}",
+        bad.out
+    );
     assert!(bad.out.contains("and the row says"), "{}", bad.out);
 }
 
@@ -118,7 +191,17 @@ fn a_killed_ingest_goes_on_to_the_same_bytes() {
     folder(&place.at("in"), 150);
     let settings = "[ingest]\nshards = { rows_per_group = 4, rows_per_shard = 8 }\n";
     put(place.at("small.toml"), settings);
-    let common = ["data", "ingest", "in", "--config", "small.toml", "--jobs", "2", "--quiet", "--out"];
+    let common = [
+        "data",
+        "ingest",
+        "in",
+        "--config",
+        "small.toml",
+        "--jobs",
+        "2",
+        "--quiet",
+        "--out",
+    ];
     let whole = [&common[..], &["whole"]].concat();
     let killed = [&common[..], &["killed"]].concat();
     place.succeed(&whole);
@@ -133,7 +216,10 @@ fn a_killed_ingest_goes_on_to_the_same_bytes() {
     assert!(kills > 0, "it was killed at least once");
     let text = place.succeed(&killed);
     assert!(text.contains("kept"), "{text}");
-    assert!(shown(&place.at("killed")) == expected, "killed {kills} times");
+    assert!(
+        shown(&place.at("killed")) == expected,
+        "killed {kills} times"
+    );
 }
 
 #[test]
@@ -159,5 +245,9 @@ fn what_cannot_be_taken_in_is_said() {
     }
     let ended = place.run(&["data", "inspect", "empty"]);
     assert_eq!(ended.code, Some(2), "{}", ended.err);
-    assert!(ended.err.contains("no Parquet file at empty"), "{}", ended.err);
+    assert!(
+        ended.err.contains("no Parquet file at empty"),
+        "{}",
+        ended.err
+    );
 }

@@ -13,7 +13,8 @@ pub(super) fn check(args: &DataCheck) -> Outcome {
     for location in &args.data {
         let mut bar = None;
         let checked = kinora_ingest::check(location, &storage, |done, total| {
-            let bar = bar.get_or_insert_with(|| console(args.quiet).progress(total >> 20, "checking, MB"));
+            let bar = bar
+                .get_or_insert_with(|| console(args.quiet).progress(total >> 20, "checking, MB"));
             bar.at(done >> 20);
         })?;
         if let Some(bar) = bar {

@@ -22,11 +22,15 @@ pub(super) fn ingest(args: &Ingest) -> Outcome {
     let began = Instant::now();
     let mut first = None;
     let done = kinora_ingest::ingest(&args.sources, &args.out, &config, options, |progress| {
-        let bar = bar.get_or_insert_with(|| console(args.quiet).progress(progress.total, "ingesting, item"));
+        let bar = bar
+            .get_or_insert_with(|| console(args.quiet).progress(progress.total, "ingesting, item"));
         let before = *first.get_or_insert(progress.bytes);
         let rate = (progress.bytes - before) as f64 / 1e6 / began.elapsed().as_secs_f64().max(1e-3);
         let (kept, dropped) = (progress.kept, progress.dropped);
-        bar.say(progress.items, format!("{kept} kept, {dropped} dropped, {rate:.1} MB/s"));
+        bar.say(
+            progress.items,
+            format!("{kept} kept, {dropped} dropped, {rate:.1} MB/s"),
+        );
     })?;
     if let Some(bar) = bar {
         bar.finish();

@@ -33,7 +33,11 @@ struct Buckets {
 
 pub(super) fn inspect(args: &DataInspect) -> Outcome {
     let config = match &args.data[..] {
-        [path] if Path::new(path).extension().is_some_and(|extension| extension == "toml") => {
+        [path]
+            if Path::new(path)
+                .extension()
+                .is_some_and(|extension| extension == "toml") =>
+        {
             let config = read(Path::new(path), &args.changes.set)?;
             Some(config.need(&config.data, "data", "data inspect")?.clone())
         }
@@ -45,7 +49,11 @@ pub(super) fn inspect(args: &DataInspect) -> Outcome {
         _ => None,
     };
     let searched = Searched {
-        random: if args.sheet.is_some() { args.samples } else { 0 },
+        random: if args.sheet.is_some() {
+            args.samples
+        } else {
+            0
+        },
         seed: args.seed,
         key: args.sample.clone(),
     };
@@ -96,7 +104,11 @@ pub(super) fn inspect(args: &DataInspect) -> Outcome {
 
 fn through(args: &DataInspect, config: Option<&DataConfig>, searched: &Searched) -> Outcome<Look> {
     let (locations, columns, options) = match config {
-        None => (args.data.clone(), Columns::default(), StoreOptions::default()),
+        None => (
+            args.data.clone(),
+            Columns::default(),
+            StoreOptions::default(),
+        ),
         Some(config) => {
             let sets = config.all_sets();
             let columns = sets.first().map(|set| config.columns_of(set).clone());
@@ -113,10 +125,17 @@ fn through(args: &DataInspect, config: Option<&DataConfig>, searched: &Searched)
         ..ColumnNames::default()
     };
     let mut bar = None;
-    let look = look(&locations, &storage(options), &names, searched, |done, total| {
-        let bar = bar.get_or_insert_with(|| console(args.quiet).progress(total, "looking, row"));
-        bar.at(done);
-    })?;
+    let look = look(
+        &locations,
+        &storage(options),
+        &names,
+        searched,
+        |done, total| {
+            let bar =
+                bar.get_or_insert_with(|| console(args.quiet).progress(total, "looking, row"));
+            bar.at(done);
+        },
+    )?;
     if let Some(bar) = bar {
         bar.finish();
     }
@@ -125,7 +144,11 @@ fn through(args: &DataInspect, config: Option<&DataConfig>, searched: &Searched)
 
 fn found(samples: &[Sample], key: &str) -> bool {
     samples.first().is_some_and(|sample| {
-        sample.place == key || sample.columns.values().any(|value| value.as_str() == Some(key))
+        sample.place == key
+            || sample
+                .columns
+                .values()
+                .any(|value| value.as_str() == Some(key))
     })
 }
 
@@ -162,7 +185,11 @@ fn buckets(summary: &Summary) {
 
 /// Writes a row's media and sound, and returns its columns with the names of these files.
 fn write_sample(sample: &Sample, folder: &Path) -> Outcome<Value> {
-    let key = sample.columns.get("key").and_then(Value::as_str).unwrap_or(&sample.place);
+    let key = sample
+        .columns
+        .get("key")
+        .and_then(Value::as_str)
+        .unwrap_or(&sample.place);
     let safe = |letter: char| match letter {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' => letter,
         _ => '_',
@@ -198,7 +225,9 @@ fn write_sample(sample: &Sample, folder: &Path) -> Outcome<Value> {
             write("media_file", extension, bytes)?;
         }
         Err(reason) => {
-            return Err(Failure::run(format!("the media of {key} cannot be read: {reason}")));
+            return Err(Failure::run(format!(
+                "the media of {key} cannot be read: {reason}"
+            )));
         }
     }
     if let Some(audio) = &sample.audio {
@@ -246,9 +275,9 @@ fn sheet(samples: &[Sample], path: &Path) -> Outcome {
             }
         }
     }
-    let png = contact_sheet(&rows, FRAMES, 1).map_err(|error| Failure::input(format!("--sheet: {error}")))?;
-    std::fs::write(path, png)
-        .map_err(|error| Failure::run(format!("{}: {error}", path.display())))
+    let png = contact_sheet(&rows, FRAMES, 1)
+        .map_err(|error| Failure::input(format!("--sheet: {error}")))?;
+    std::fs::write(path, png).map_err(|error| Failure::run(format!("{}: {error}", path.display())))
 }
 
 fn picture(decoder: &mut Decoder, sample: &Sample, bytes: &[u8]) -> Result<Clip, String> {
@@ -263,5 +292,7 @@ fn picture(decoder: &mut Decoder, sample: &Sample, bytes: &[u8]) -> Result<Clip,
         let duration = duration.unwrap_or(info.duration - start);
         Window::time(start, FRAMES as f64 / duration.max(1e-3), FRAMES)
     };
-    decoder.window(bytes, window.sized([HEIGHT, width])).map_err(|error| error.to_string())
+    decoder
+        .window(bytes, window.sized([HEIGHT, width]))
+        .map_err(|error| error.to_string())
 }
