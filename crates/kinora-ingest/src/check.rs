@@ -155,7 +155,7 @@ fn hash(
         let end = (at + PIECE).min(file.size);
         let parts = listed
             .store
-            .read(file, &[at..end])
+            .read(file, std::slice::from_ref(&(at..end)))
             .map_err(|error| error.to_string())?;
         parts.iter().for_each(|part| hash.update(part));
         at = end;

@@ -414,9 +414,9 @@ impl IngestConfig {
             ));
         }
         // Arrow counts the bytes of a column in 31 bits, and 16 rows are read at once.
-        if !(positive(self.max_mb) && self.max_mb <= 1024.0)
-            || !(positive(self.max_source_mb) && self.max_source_mb <= 65_536.0)
-        {
+        let row = positive(self.max_mb) && self.max_mb <= 1024.0;
+        let source = positive(self.max_source_mb) && self.max_source_mb <= 65_536.0;
+        if !row || !source {
             return Err(IngestError::config(
                 format!(
                     "ingest.max_mb is {}, max_source_mb is {}",

@@ -110,7 +110,9 @@ impl Remote {
 
     fn fetch(&self, start: u64, length: u64) -> Result<Bytes, StoreError> {
         let end = start.saturating_add(length).min(self.file.size);
-        let mut parts = self.store.read(&self.file, &[start.min(end)..end])?;
+        let mut parts = self
+            .store
+            .read(&self.file, std::slice::from_ref(&(start.min(end)..end)))?;
         Ok(parts.swap_remove(0))
     }
 }
