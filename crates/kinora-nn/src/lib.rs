@@ -13,6 +13,7 @@ mod attention;
 mod embedding;
 mod joint;
 mod linear;
+mod lora;
 mod mlp;
 mod modulation;
 mod norm;
