@@ -11,22 +11,26 @@
 mod attend;
 mod attention;
 mod embedding;
+mod gelu;
 mod joint;
 mod linear;
 mod mlp;
 mod modulation;
 mod norm;
 mod positions;
+mod rotary;
 mod sequence;
 mod time;
 
-pub use attention::{Attention, AttentionConfig, QkNorm};
+pub use attention::{Attention, AttentionConfig, AttentionOptions, QkNorm};
 pub use embedding::Embedding;
+pub use gelu::gelu_tanh;
 pub use joint::{JointAttention, JointTokens};
 pub use linear::{Linear, LinearConfig};
-pub use mlp::SwiGlu;
+pub use mlp::{GeluMlp, SwiGlu};
 pub use modulation::{Modulate, Modulation, Modulator};
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::{FactorisedPositions, Positions};
+pub use rotary::{Rotary, Rotation};
 pub use sequence::{Sequence, TextEntry};
 pub use time::TimeEmbedding;
