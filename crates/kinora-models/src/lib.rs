@@ -8,5 +8,6 @@ pub mod autoencoder;
 pub mod bytes;
 pub mod movie_gen;
 mod text_to_video;
+pub mod wan;
 
 pub use text_to_video::{Denoiser, TextToVideo};
