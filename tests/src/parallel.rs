@@ -4,7 +4,7 @@ use crate::models::{Joint, WanNorms, text};
 use burn::tensor::{DType, Device};
 use kinora_comm::Transport;
 use kinora_comm::local::{self, World};
-use kinora_flow::Schedule;
+use kinora_flow::{Schedule, Solver};
 use kinora_generate::SampleConfig;
 use kinora_mesh::{ContextAttention, Mesh, MeshAxis, Plan};
 use kinora_models::bytes::BytesConfig;
@@ -151,6 +151,7 @@ pub(crate) fn case<M>(
         steps: 5,
         sample: Some(SampleConfig {
             schedule: Schedule::Linear { steps: 2 },
+            solver: Solver::default(),
             guidance: 3.0,
             overlap: 1,
         }),
