@@ -13,7 +13,7 @@ mod config;
 mod experts;
 mod head;
 mod image;
-// KEYS
+pub mod keys;
 mod model;
 mod modulation;
 mod text;
