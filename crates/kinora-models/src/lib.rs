@@ -6,6 +6,7 @@
 
 pub mod autoencoder;
 pub mod bytes;
+pub mod hunyuan;
 pub mod movie_gen;
 mod text_to_video;
 pub mod wan;

@@ -74,7 +74,7 @@ fn all_plans(name: &'static str, gradient: f64) {
         let file = found.file(&format!("{case}.safetensors"));
         let Some(file) = file else { return };
         let reference = file.f64("output_f64").repeat(2);
-        for row in rows() {
+        for row in [whole()].into_iter().chain(rows()) {
             let got = run(&row, &single);
             let what = format!("{name} {case}, {}", row.name);
             let far = rms(&got.velocity, &reference);
