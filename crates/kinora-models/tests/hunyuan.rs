@@ -152,9 +152,10 @@ fn velocities_are_those_of_the_reference_in_f32() {
     }
 }
 
+/// The angles of the reference's rotary positions are f32 where all else is f64.
 #[test]
 fn velocities_are_those_of_the_reference_in_f64() {
-    all_cases(LAYOUTS[0], DType::F64, 1e-9);
+    all_cases(LAYOUTS[0], DType::F64, 1e-7);
 }
 
 fn plan([fsdp, cp, tp]: [usize; 3], over_tp: bool, how: Option<ContextAttention>) -> (Mesh, Plan) {
@@ -260,15 +261,28 @@ fn all_plans_are_one_rank() {
         }
         for (name, plan) in &plans {
             for (dtype, recompute, velocity, gradient) in [
-                (DType::F64, Recompute::None, 1e-9, 1e-10),
-                (DType::F64, Recompute::All, 1e-9, 1e-10),
-                (DType::F32, Recompute::None, 1e-6, 2e-5),
+                (DType::F64, Recompute::None, 1e-12, 1e-10),
+                (DType::F64, Recompute::All, 1e-12, 1e-10),
+                (DType::F32, Recompute::None, 1e-6, 5e-6),
             ] {
                 let got = run(plan.clone(), &case, dtype, recompute);
-                let far = rms(&got.0, &want.0).max(rms(&got.0, &reference));
+                let far = rms(&got.0, &want.0);
+                let off = rms(&got.0, &reference);
+                assert!(off <= 1e-6, "{case}, {name}, {dtype:?}: {off:e}");
                 assert!(far <= velocity, "{case}, {name}, {dtype:?}: {far:e}");
-                let of =
-                    |(path, want): (&String, &Vec<f64>)| (rms(&got.1[path], want), path.clone());
+                let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+                let largest = want.1.values().map(|x| norm(x)).fold(0.0, f64::max);
+                let of = |(path, want): (&String, &Vec<f64>)| {
+                    let got = &got.1[path];
+                    // The bias of keys that no norm follows moves all scores alike, and has no
+                    // gradient: what is there is rounding, and is measured by the others.
+                    let far = if norm(want) < 1e-12 * largest {
+                        norm(got) / largest
+                    } else {
+                        rms(got, want)
+                    };
+                    (far, path.clone())
+                };
                 let mut all: Vec<(f64, String)> = want.1.iter().map(of).collect();
                 all.sort_by(|a, b| b.0.total_cmp(&a.0));
                 let (worst, path) = &all[0];
