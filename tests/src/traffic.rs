@@ -6,7 +6,7 @@ use crate::parallel::{Row, case, movie_gen, registry};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_comm::local::{self, World};
 use kinora_comm::{Traced, Traffic, Transport};
-use kinora_flow::Schedule;
+use kinora_flow::{Schedule, Solver};
 use kinora_generate::{SampleConfig, Sampler};
 use kinora_mesh::cost::{
     Anatomy, Arrangement, BytesSizes, Dtype, Dtypes, Estimate, Generation, Guidance, Habits,
@@ -347,6 +347,7 @@ fn sampling_sends_what_the_model_says() {
                 model: &TextToVideo::new(&cx, &movie_gen(), &text()),
                 config: &SampleConfig {
                     schedule: Schedule::Linear { steps: 1 },
+                    solver: Solver::default(),
                     guidance: 3.0,
                     overlap: 1,
                 },

@@ -2,7 +2,7 @@
 
 use crate::SampleConfig;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use kinora_flow::{euler_step, guide};
+use kinora_flow::{Run, guide};
 use kinora_mesh::rng::Stream;
 use kinora_models::Denoiser;
 use kinora_shard::Group;
@@ -16,7 +16,7 @@ pub struct Sampler<'a, M> {
     pub config: &'a SampleConfig,
     /// The device of the model.
     pub device: &'a Device,
-    /// The dtype of latents between steps.
+    /// The dtype of the model. Latents have single precision at least, whatever it is.
     pub dtype: DType,
     /// The two ranks that share out the passes of guidance, or this rank alone.
     pub cfg: Group,
@@ -54,21 +54,51 @@ impl<M: Denoiser> Sampler<'_, M> {
             .flat_map(|i| noise(seed, first + i, 0..t, [c, h, w]))
             .collect();
         let mut x = self.tensor(start, [prompts.len(), c, t, h, w]);
-        for (step, window) in self.config.schedule.times().windows(2).enumerate() {
-            x = self.step(x, prompts, window[0], window[1]);
-            progress(step + 1);
+        let mut run = self.run([t, h, w]);
+        while let Some(time) = run.time() {
+            x = self.step(&mut run, x, prompts, time, &mut progress);
         }
         x
     }
 
-    /// One step of the solver, from time `from` to time `to`.
-    pub(crate) fn step(&self, x: Tensor<5>, prompts: &[String], from: f64, to: f64) -> Tensor<5> {
-        let velocity = self.velocity(x.clone(), prompts, from);
-        euler_step(x, velocity, from, to)
+    /// The solver at its start, for latents of `[T, H, W]`.
+    pub(crate) fn run(&self, latent: [usize; 3]) -> Run<5> {
+        let SampleConfig {
+            solver, schedule, ..
+        } = self.config;
+        Run::new(*solver, schedule, latent.iter().product())
+    }
+
+    /// One pass of the model and what the solver makes of it; `progress` hears of the end of a step.
+    pub(crate) fn step(
+        &self,
+        run: &mut Run<5>,
+        x: Tensor<5>,
+        prompts: &[String],
+        time: f64,
+        progress: &mut impl FnMut(usize),
+    ) -> Tensor<5> {
+        let before = run.done();
+        let velocity = self.velocity(x.clone(), prompts, time);
+        let next = run.step(x, velocity);
+        if run.done() > before {
+            progress(run.done());
+        }
+        next
+    }
+
+    /// What lies between steps adds up rounding errors, and the differences that solvers form enlarge
+    /// them, so it is never narrower than single precision.
+    fn precise(&self) -> DType {
+        match self.dtype {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        }
     }
 
     pub(crate) fn tensor(&self, values: Vec<f64>, shape: [usize; 5]) -> Tensor<5> {
-        Tensor::from_data(TensorData::new(values, shape), (self.device, self.dtype))
+        let data = TensorData::new(values, shape);
+        Tensor::from_data(data, (self.device, self.precise()))
     }
 
     /// The guided velocity. With and without the prompts are one pass of twice the batch, or a pass on
@@ -77,7 +107,7 @@ impl<M: Denoiser> Sampler<'_, M> {
         let b = prompts.len();
         let times = |n: usize| {
             let data = TensorData::new(vec![time; n], [n]);
-            Tensor::<1>::from_data(data, (self.device, self.dtype))
+            Tensor::<1>::from_data(data, (self.device, self.precise()))
         };
         if self.config.guidance == 1.0 {
             return self.model.velocity(x, times(b), prompts);

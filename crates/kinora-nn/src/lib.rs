@@ -14,6 +14,7 @@ mod embedding;
 mod gelu;
 mod joint;
 mod linear;
+mod lora;
 mod mlp;
 mod modulation;
 mod norm;

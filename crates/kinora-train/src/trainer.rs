@@ -248,13 +248,14 @@ impl<M: Denoiser> Trainer<M> {
     }
 }
 
-/// All parameters of this rank, flat, without gradients, in the order of the table.
+/// All trained parameters of this rank, flat, without gradients, in the order of the table.
 pub(crate) fn flat_params(model: &impl Module, table: &ParamTable) -> Vec<Tensor<1>> {
     struct Read<'a>(&'a ParamTable, Vec<Option<Tensor<1>>>);
     impl ModuleVisitor for Read<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let flat = param.val().inner().reshape([-1]);
-            self.1[self.0.index(param.id)] = Some(flat);
+            if let Some(index) = self.0.index(param.id) {
+                self.1[index] = Some(param.val().inner().reshape([-1]));
+            }
         }
     }
     let mut read = Read(table, vec![None; table.specs().len()]);
@@ -266,7 +267,7 @@ pub(crate) fn flat_params(model: &impl Module, table: &ParamTable) -> Vec<Tensor
     .collect()
 }
 
-/// Puts flat values into a model.
+/// Puts flat values into the trained parameters of a model.
 pub(crate) struct Load<'a> {
     pub(crate) table: &'a ParamTable,
     pub(crate) flat: &'a [Tensor<1>],
@@ -276,7 +277,11 @@ pub(crate) struct Load<'a> {
 impl ModuleMapper for Load<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, old, _) = param.consume();
-        let value: Tensor<D> = self.flat[self.table.index(id)].clone().reshape(old.dims());
+        let value = match self.table.index(id) {
+            Some(index) => self.flat[index].clone().reshape(old.dims()),
+            None if self.train => return Param::initialized(id, old),
+            None => old.inner(),
+        };
         let value = if self.train {
             value.autodiff().require_grad()
         } else {

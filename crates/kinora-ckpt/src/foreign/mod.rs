@@ -1,12 +1,25 @@
-//! Weights in other people's files: what they are called there, how they lie, and reading them as if
-//! they were ours.
+//! Weights in other people's files: what they are called there, how they lie, reading them as if they
+//! were ours, and writing ours as if they were theirs.
 
+mod archive;
+mod fill;
+mod hashes;
+mod layout;
+mod pickle;
 mod renamed;
+mod round;
 mod safetensors;
+mod shards;
+mod torch;
+mod transpose;
 mod weights;
+mod which;
+mod writer;
 
 pub use renamed::{RenameError, Renamed};
 pub use weights::Weights;
+pub use which::{Layout, which};
+pub use writer::Writer;
 
 use std::ops::Range;
 

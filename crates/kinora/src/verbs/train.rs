@@ -128,6 +128,7 @@ impl Wanted {
             (Some(sample), _) => sample.clone(),
             (None, 0) => SampleConfig {
                 schedule: kinora_flow::Schedule::Linear { steps: 1 },
+                solver: kinora_flow::Solver::default(),
                 guidance: 1.0,
                 overlap: 1,
             },

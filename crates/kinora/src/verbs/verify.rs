@@ -9,7 +9,7 @@ use crate::ranks::Here;
 use burn::tensor::DType;
 use kinora_comm::HostBuffer;
 use kinora_comm::local::{self, World};
-use kinora_flow::Schedule;
+use kinora_flow::{Schedule, Solver};
 use kinora_generate::SampleConfig;
 use kinora_mesh::{Axis, Mesh, Plan};
 use kinora_models::TextToVideo;
@@ -167,6 +167,7 @@ fn case(config: &RunConfig, mesh: &Mesh, precision: Precision) -> Outcome<Case<T
         },
         sample: Some(SampleConfig {
             schedule: Schedule::Linear { steps: 2 },
+            solver: Solver::default(),
             guidance,
             overlap: 1,
         }),
