@@ -7,6 +7,7 @@
 pub mod autoencoder;
 pub mod bytes;
 mod condition;
+pub mod hunyuan;
 pub mod movie_gen;
 mod text_to_video;
 mod video;

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use kinora_mesh::Axis;
 use kinora_nn::{
-    Attention, AttentionConfig, AttentionOptions, GeluMlp, LayerNorm, QkNorm, Rotation,
+    Attention, AttentionConfig, AttentionOptions, LayerNorm, Mlp, MlpConfig, QkNorm, Rotation,
 };
 use kinora_shard::Cx;
 
@@ -19,7 +19,7 @@ pub(super) struct Block {
     norm2: LayerNorm,
     cross: Attention,
     norm3: LayerNorm,
-    mlp: GeluMlp,
+    mlp: Mlp,
 }
 
 /// What a block knows of its inputs beside the inputs themselves.
@@ -60,7 +60,7 @@ impl Block {
             norm2: LayerNorm::with_epsilon(&cx.at("norm2"), width, config.epsilon),
             cross: attention.init_with(&cx.at("cross"), cross),
             norm3: LayerNorm::plain(config.epsilon),
-            mlp: GeluMlp::new(&cx.at("mlp"), width, config.ffn, 1.0),
+            mlp: MlpConfig::gelu(width, config.ffn).init(&cx.at("mlp")),
         }
     }
 

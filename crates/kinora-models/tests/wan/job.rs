@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Inputs, and what their velocities should be: nothing, if there is no target.
+type MakeInputs = dyn Fn(&Device, DType) -> (Inputs, Option<Tensor<5>>) + Send + Sync;
+
 /// A model and what goes into it.
 #[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) build: Arc<dyn Fn(&Cx) -> Wan + Send + Sync>,
-    /// Inputs, and what their velocities should be: nothing, if there is no target.
-    pub(crate) inputs: Arc<dyn Fn(&Device, DType) -> (Inputs, Option<Tensor<5>>) + Send + Sync>,
+    pub(crate) inputs: Arc<MakeInputs>,
     pub(crate) dtype: DType,
     pub(crate) recompute: Recompute,
 }
