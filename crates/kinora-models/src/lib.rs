@@ -7,6 +7,8 @@
 pub mod autoencoder;
 pub mod bytes;
 pub mod movie_gen;
+pub mod text;
 mod text_to_video;
+pub mod vision;
 
 pub use text_to_video::{Denoiser, TextToVideo};

@@ -1,6 +1,6 @@
 //! Texts and their numbers, as the models' own tokenizers made them.
 
-use kinora_ckpt::{SafetensorsFile, TensorSource};
+use kinora_ckpt::{TensorSource, Weights};
 use kinora_tokens::{Clean, Length, Tokenizer, TokensError};
 use serde_json::Value;
 use std::fs;
@@ -26,7 +26,7 @@ fn there(path: PathBuf) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    eprintln!("NOT TESTED: {} is not there", path.display());
+    eprintln!("SKIPPED: {} is not there", path.display());
     None
 }
 
@@ -84,6 +84,38 @@ fn pieces_are_sentencepieces() {
     assert_eq!(tokens.ids[1].last(), Some(&end));
 }
 
+/// Models with bytes for unknown characters, with pieces of their own, and with blanks left as they are.
+#[test]
+fn pieces_are_sentencepieces_with_all_options() {
+    let Some(set) = kinora_golden::set("sentencepiece") else {
+        return;
+    };
+    let json = set.config();
+    for name in json["ids"].as_object().unwrap().keys() {
+        let tokenizer = Tokenizer::open(&set.path(&format!("{name}.model"))).unwrap();
+        for (text, want) in texts(&json).iter().zip(rows(&json["ids"][name])) {
+            assert_eq!(tokenizer.ids(text).unwrap(), want, "{name}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn prompts_are_cleaned_as_wan_cleans_them() {
+    let Some(set) = kinora_golden::set("cleaning") else {
+        return;
+    };
+    let json = set.config();
+    let all = json["texts"].as_array().unwrap();
+    for (clean, key) in [(Clean::Whitespace, "cleaned"), (Clean::Lower, "lower")] {
+        let cleaned = json[key].as_array().unwrap();
+        assert_eq!(all.len(), cleaned.len());
+        for (text, want) in all.iter().zip(cleaned) {
+            let text = text.as_str().unwrap();
+            assert_eq!(clean.apply(text), want.as_str().unwrap(), "{text:?}");
+        }
+    }
+}
+
 #[test]
 fn merges_are_open_clips() {
     let (Some(merges), Some(path)) = (
@@ -109,7 +141,7 @@ fn pipelines_are_hugging_faces() {
         return;
     };
     let (tokenizer, json) = (Tokenizer::open(&pipeline).unwrap(), json(&path));
-    let ids = SafetensorsFile::open(&ids).unwrap();
+    let ids = Weights::open(&ids).unwrap();
     let read = |name: &str| -> Vec<i64> {
         let bytes = ids.read_whole(name).unwrap();
         let (numbers, _) = bytes.as_chunks::<8>();
