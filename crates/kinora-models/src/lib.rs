@@ -9,8 +9,10 @@ pub mod bytes;
 mod condition;
 pub mod hunyuan;
 pub mod movie_gen;
+pub mod text;
 mod text_to_video;
 mod video;
+pub mod vision;
 pub mod wan;
 
 pub use condition::{Condition, Known, PromptEncoder};

@@ -8,9 +8,11 @@
 //! Shapes: `B` samples, `S` video tokens, `L` text tokens, `D` model width, `H` heads on this rank,
 //! `K` width of a head, `F` hidden units on this rank.
 
+mod activation;
 mod attend;
 mod attention;
 mod embedding;
+mod encoder_attention;
 mod gelu;
 mod joint;
 mod linear;
@@ -19,19 +21,23 @@ mod mlp;
 mod modulation;
 mod norm;
 mod positions;
+mod relative_positions;
 mod rotary;
 mod sequence;
 mod time;
 
+pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig, AttentionOptions, QkNorm};
 pub use embedding::Embedding;
+pub use encoder_attention::{EncoderAttention, EncoderAttentionConfig};
 pub use gelu::gelu_tanh;
 pub use joint::{JointAttention, JointOptions, JointTokens};
 pub use linear::{Linear, LinearConfig};
-pub use mlp::{Activation, Mlp, MlpConfig, SwiGlu};
+pub use mlp::{Mlp, MlpConfig, SwiGlu};
 pub use modulation::{Modulate, Modulation, Modulator};
 pub use norm::{HeadNorm, LayerNorm, RmsNorm};
 pub use positions::{FactorisedPositions, Positions};
+pub use relative_positions::RelativePositions;
 pub use rotary::{Rotary, Rotation};
 pub use sequence::{Sequence, TextEntry};
 pub use time::TimeEmbedding;

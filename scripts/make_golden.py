@@ -1,0 +1,449 @@
+#!/usr/bin/env python3
+"""Makes sets of reference tensors for the tests: `make_golden.py NAME... --out FOLDER --seed N`.
+
+Each set is a folder with config.json, weights and one safetensors file a case, as tests/golden/README.md
+says. Weights are random, and no parameter is left at 0 or 1, so that a forgotten bias or affine weight
+shows; tensors whose names end in _f64 are the same computation in 64 bits. Seed 0 has the sizes of the
+sets in tests/golden; other seeds have other sizes too, which the same tests then read:
+
+    scripts/make_golden.py --all --out /tmp/golden --seed 7
+    KINORA_GOLDEN=/tmp/golden cargo test --release -p kinora-models
+
+Needs torch, transformers, safetensors and numpy. A set is a function with the decorator `golden`.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transformers
+from safetensors.torch import save_file
+
+SETS = {}
+
+
+def golden(make):
+    """Registers a set under the name of the function that makes it."""
+    SETS[make.__name__] = make
+    return make
+
+
+class Set:
+    """The folder of a set while it is made."""
+
+    def __init__(self, out, name, seed):
+        self.folder = Path(out) / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.seed = seed
+        self.sizes = random.Random(f"{name} {seed}")
+        torch.manual_seed(seed)
+        self.config = {
+            "item": name,
+            "seed": seed,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "cases": {},
+        }
+
+    def size(self, usual, *others):
+        """A size: the usual one with seed 0, any with other seeds."""
+        return usual if self.seed == 0 else self.sizes.choice([usual, *others])
+
+    def save(self, name, tensors, error=None):
+        tensors = {key: value.detach().clone().contiguous() for key, value in tensors.items()}
+        save_file(tensors, self.folder / f"{name}.safetensors")
+        shapes = {k: [str(v.dtype).removeprefix("torch."), list(v.shape)] for k, v in tensors.items()}
+        self.config["cases"][name] = {"tensors": shapes}
+        if error is not None:
+            self.config["cases"][name]["err_f32_vs_f64"] = error
+
+    def finish(self, **more):
+        self.config |= more
+        entries = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self.config.items()]
+        (self.folder / "config.json").write_text("{\n" + ",\n".join(entries) + "\n}\n")
+        total = sum(file.stat().st_size for file in self.folder.iterdir())
+        print(f"{self.folder}: {total / 1000:.0f} kB")
+
+
+def randomise(model, sharp=()):
+    """Draws every parameter again. Those whose names hold one of `sharp`, queries and keys, are large
+    enough that attention is far from uniform."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                middle = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+                parameter.copy_(middle + 0.2 * torch.randn_like(parameter))
+            else:
+                fan = parameter[0].numel()
+                scale = 2.0 if any(part in name for part in sharp) else 1.0
+                parameter.copy_(scale * fan**-0.5 * torch.randn_like(parameter))
+
+
+def error(got, want):
+    """How far f32 is from f64."""
+    far = got.double() - want
+    rms = lambda x: x.square().mean().sqrt().item()
+    return {"max_abs": far.abs().max().item(), "rel_rms": rms(far) / rms(want), "ref_rms": rms(want)}
+
+
+def both(model, run):
+    """What `run` makes of the model, in f32, and under other names in f64."""
+    with torch.no_grad():
+        single = run(model.float())
+        double = {f"{key}_f64": value for key, value in run(model.double()).items()}
+        model.float()
+    return single | double
+
+
+def prompts(vocabulary, shape, lengths, end, pad, first=4):
+    """Random tokens with an end mark, then padding; and their mask."""
+    ids = torch.randint(first, vocabulary - 4, shape)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    for row, length in enumerate(lengths):
+        ids[row, length - 1] = end
+        ids[row, length:] = pad
+        mask[row, :length] = 1
+    return ids, mask
+
+
+@golden
+def clip_vision(out, seed):
+    """CLIP's image encoder, in Hugging Face's layout and in Wan's, and Wan's scaling of images."""
+    s = Set(out, "clip_vision", seed)
+    heads = s.size(4, 2, 3)
+    patch = s.size(7, 4, 6)
+    config = {
+        "hidden_size": heads * s.size(8, 12),
+        "intermediate_size": s.size(72, 50, 90),
+        "projection_dim": s.size(24, 10),
+        "num_hidden_layers": s.size(3, 2, 4),
+        "num_attention_heads": heads,
+        "image_size": patch * s.size(4, 3, 5),
+        "patch_size": patch,
+        "hidden_act": s.size("gelu", "quick_gelu"),
+        "layer_norm_eps": 1e-5,
+    }
+    model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**config)).eval()
+    randomise(model, sharp=("q_proj", "k_proj"))
+    weights = {k: v for k, v in model.state_dict().items() if not k.endswith("position_ids")}
+    s.save("weights.hf", weights)
+    theirs = wan_vision_names(weights, config)
+    s.save("weights.wan_original", theirs)
+
+    side = config["image_size"]
+    pixels = torch.randn(2, 3, side, side)
+
+    def run(model):
+        dtype = model.dtype
+        out = model(pixels.to(dtype), output_hidden_states=True)
+        pooled = model.vision_model.post_layernorm(out.last_hidden_state[:, 0])
+        return {
+            "last_hidden_state": out.last_hidden_state,
+            "penultimate": out.hidden_states[-2],
+            "pooled": pooled,
+            "image_embeds": out.image_embeds,
+        }
+
+    tensors = both(model, run)
+    far = error(tensors["penultimate"], tensors["penultimate_f64"])
+    # Wan's own names must mean the same computation.
+    wan = wan_vision({k: v.double() for k, v in theirs.items()}, pixels.double(), config)
+    assert torch.allclose(wan, tensors["penultimate_f64"], rtol=1e-9, atol=1e-9)
+    s.save("images", {"pixel_values": pixels} | tensors, far)
+
+    image = torch.rand(2, 3, s.size(20, 9, 40), s.size(34, 11, 50)) * 2 - 1
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073], dtype=torch.float64)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711], dtype=torch.float64)
+    scaled = F.interpolate(image.double(), size=(side, side), mode="bicubic", align_corners=False)
+    scaled = scaled * 0.5 + 0.5
+    normal = (scaled - mean[:, None, None]) / std[:, None, None]
+    s.save("preprocess", {"image": image, "pixel_values_f64": normal})
+    s.finish(
+        model="CLIPVisionModelWithProjection",
+        config=config,
+        note="penultimate is what Wan reads; preprocess is Wan's: bicubic without smoothing, then normalised",
+    )
+
+
+def wan_vision_names(weights, config):
+    """Wan's names (wan/modules/clip.py) for Hugging Face's weights."""
+    get = lambda name: weights[f"vision_model.{name}"]
+    named = {
+        "visual.patch_embedding.weight": get("embeddings.patch_embedding.weight"),
+        "visual.cls_embedding": get("embeddings.class_embedding")[None, None],
+        "visual.pos_embedding": get("embeddings.position_embedding.weight")[None],
+        "visual.head": weights["visual_projection.weight"].T,
+    }
+    for kind in ("weight", "bias"):
+        named[f"visual.pre_norm.{kind}"] = get(f"pre_layrnorm.{kind}")
+        named[f"visual.post_norm.{kind}"] = get(f"post_layernorm.{kind}")
+        for layer in range(config["num_hidden_layers"]):
+            here, there = f"encoder.layers.{layer}", f"visual.transformer.{layer}"
+            qkv = [get(f"{here}.self_attn.{part}_proj.{kind}") for part in "qkv"]
+            named[f"{there}.attn.to_qkv.{kind}"] = torch.cat(qkv)
+            named[f"{there}.attn.proj.{kind}"] = get(f"{here}.self_attn.out_proj.{kind}")
+            named[f"{there}.mlp.0.{kind}"] = get(f"{here}.mlp.fc1.{kind}")
+            named[f"{there}.mlp.2.{kind}"] = get(f"{here}.mlp.fc2.{kind}")
+            for norm in ("1", "2"):
+                named[f"{there}.norm{norm}.{kind}"] = get(f"{here}.layer_norm{norm}.{kind}")
+    return named
+
+
+def wan_vision(w, pixels, config):
+    """The input of the last layer, from weights under Wan's names."""
+    heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
+    gelu = F.gelu if config["hidden_act"] == "gelu" else lambda x: x * torch.sigmoid(1.702 * x)
+    pair = lambda name: (w[f"visual.{name}.weight"], w[f"visual.{name}.bias"])
+    norm = lambda x, name: F.layer_norm(x, x.shape[-1:], *pair(name), eps)
+    x = F.conv2d(pixels, w["visual.patch_embedding.weight"], stride=config["patch_size"])
+    x = x.flatten(2).transpose(1, 2)
+    x = torch.cat([w["visual.cls_embedding"].expand(len(x), 1, -1), x], 1) + w["visual.pos_embedding"]
+    x = norm(x, "pre_norm")
+    for layer in range(config["num_hidden_layers"] - 1):
+        at = f"transformer.{layer}"
+        qkv = F.linear(norm(x, f"{at}.norm1"), *pair(f"{at}.attn.to_qkv"))
+        q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + F.linear(y, *pair(f"{at}.attn.proj"))
+        y = gelu(F.linear(norm(x, f"{at}.norm2"), *pair(f"{at}.mlp.0")))
+        x = x + F.linear(y, *pair(f"{at}.mlp.2"))
+    return x
+
+
+@golden
+def umt5(out, seed):
+    """The encoder that Wan reads, in Hugging Face's layout and in Wan's."""
+    s = Set(out, "umt5", seed)
+    config = {
+        "vocab_size": s.size(300, 97),
+        "d_model": s.size(64, 40, 56),
+        "d_kv": s.size(16, 10, 6),
+        "d_ff": s.size(160, 70),
+        "num_layers": s.size(2, 3),
+        "num_heads": s.size(4, 2, 6),
+        "relative_attention_num_buckets": s.size(32, 16),
+        "relative_attention_max_distance": s.size(128, 50),
+        "feed_forward_proj": s.size("gated-gelu", "gated-silu", "relu"),
+        "dropout_rate": 0.0,
+        "layer_norm_epsilon": 1e-6,
+    }
+    model = transformers.UMT5EncoderModel(transformers.UMT5Config(**config)).eval()
+    randomise(model, sharp=("relative_attention_bias",))
+    drop = "encoder.embed_tokens.weight"
+    weights = {k: v for k, v in model.state_dict().items() if k != drop}
+    s.save("weights.hf", weights)
+    if config["feed_forward_proj"] == "gated-gelu":
+        s.save("weights.wan_original", {wan_t5_name(k): v for k, v in weights.items()})
+    t5_cases(s, model, config, {"len24_b3": (24, (24, 9, 1)), "len200_b2": (200, (200, 77))})
+    s.finish(model="UMT5EncoderModel", config=config, note="each layer has its own relative positions")
+
+
+@golden
+def byt5(out, seed):
+    """T5 with one table of relative positions for all layers."""
+    s = Set(out, "byt5", seed)
+    config = {
+        "vocab_size": 384,
+        "d_model": s.size(56, 30),
+        "d_kv": s.size(8, 12),
+        "d_ff": s.size(144, 50),
+        "num_layers": s.size(3, 2),
+        "num_heads": s.size(6, 4),
+        "relative_attention_num_buckets": s.size(32, 16),
+        "relative_attention_max_distance": s.size(128, 40),
+        "feed_forward_proj": s.size("gated-gelu", "relu"),
+        "dropout_rate": 0.0,
+        "layer_norm_epsilon": 1e-6,
+    }
+    model = transformers.T5EncoderModel(transformers.T5Config(**config)).eval()
+    randomise(model, sharp=("relative_attention_bias",))
+    drop = "encoder.embed_tokens.weight"
+    s.save("weights.hf", {k: v for k, v in model.state_dict().items() if k != drop})
+    t5_cases(s, model, config, {"texts": (65, (24, 1, 65, 58))})
+    s.finish(model="T5EncoderModel (ByT5)", config=config, note="the first layer's relative positions are all layers'")
+
+
+def t5_cases(s, model, config, cases):
+    for name, (length, lengths) in cases.items():
+        ids, mask = prompts(config["vocab_size"], (len(lengths), length), lengths, end=1, pad=0)
+
+        def run(model):
+            return {"last_hidden_state": model(input_ids=ids, attention_mask=mask).last_hidden_state}
+
+        tensors = both(model, run)
+        far = error(tensors["last_hidden_state"], tensors["last_hidden_state_f64"])
+        zeroed = tensors["last_hidden_state"] * mask[:, :, None]
+        more = {"input_ids": ids, "attention_mask": mask, "last_hidden_state_zeroed": zeroed}
+        s.save(name, more | tensors, far)
+
+
+def wan_t5_name(name):
+    """Wan's name (wan/modules/t5.py) for one of Hugging Face's."""
+    table = [
+        ("shared.", "token_embedding."),
+        ("encoder.block.", "blocks."),
+        ("encoder.final_layer_norm.", "norm."),
+        ("layer.0.SelfAttention.relative_attention_bias.", "pos_embedding.embedding."),
+        ("layer.0.SelfAttention.", "attn."),
+        ("layer.0.layer_norm.", "norm1."),
+        ("layer.1.layer_norm.", "norm2."),
+        ("layer.1.DenseReluDense.wi_0.", "ffn.gate.0."),
+        ("layer.1.DenseReluDense.wi_1.", "ffn.fc1."),
+        ("layer.1.DenseReluDense.wo.", "ffn.fc2."),
+    ]
+    for theirs, wans in table:
+        name = name.replace(theirs, wans)
+    return name
+
+
+def clip_text(out, seed, name, activation):
+    s = Set(out, name, seed)
+    heads = s.size(4, 2, 3)
+    vocabulary, context = s.size(512, 100), s.size(77, 20)
+    config = {
+        "vocab_size": vocabulary,
+        "hidden_size": heads * s.size(16, 10),
+        "intermediate_size": s.size(192, 50),
+        "projection_dim": s.size(48, 21),
+        "num_hidden_layers": s.size(3, 2, 4),
+        "num_attention_heads": heads,
+        "max_position_embeddings": context,
+        "hidden_act": activation,
+        "layer_norm_eps": 1e-5,
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+        "pad_token_id": vocabulary - 1,
+    }
+    model = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**config)).eval()
+    randomise(model, sharp=("q_proj", "k_proj"))
+    weights = {k: v for k, v in model.state_dict().items() if not k.endswith("position_ids")}
+    s.save("weights.hf", weights)
+    lengths = (context, context // 3, 2)
+    end = vocabulary - 1
+    ids, mask = prompts(vocabulary, (3, context), lengths, end=end, pad=end, first=0)
+    ids[:, 0] = vocabulary - 2
+    for case, inputs in {"no_mask": {}, "mask": {"attention_mask": mask}}.items():
+
+        def run(model):
+            out = model(input_ids=ids, output_hidden_states=True, **inputs)
+            return {
+                "last_hidden_state": out.last_hidden_state,
+                "penultimate": out.hidden_states[-2],
+                "text_embeds": out.text_embeds,
+            }
+
+        tensors = both(model, run)
+        far = error(tensors["last_hidden_state"], tensors["last_hidden_state_f64"])
+        s.save(case, {"input_ids": ids} | inputs | tensors, far)
+    s.finish(model="CLIPTextModelWithProjection", config=config, note="causal; pooled at the first end mark")
+
+
+@golden
+def clip_text_gelu(out, seed):
+    """CLIP's text encoder with OpenCLIP's activation."""
+    clip_text(out, seed, "clip_text_gelu", "gelu")
+
+
+@golden
+def clip_text_quick_gelu(out, seed):
+    """CLIP's text encoder with OpenAI's activation."""
+    clip_text(out, seed, "clip_text_quick_gelu", "quick_gelu")
+
+
+@golden
+def sentencepiece(out, seed):
+    """Small models with what published ones have: bytes for unknown characters, pieces of their own."""
+    import sentencepiece as spm
+
+    s = Set(out, "sentencepiece", seed)
+    corpus = Path(__file__).read_text().split("\n")
+    s.sizes.shuffle(corpus)
+    kinds = {
+        "bytes": {"byte_fallback": True, "normalization_rule_name": "identity"},
+        "symbols": {
+            "user_defined_symbols": ["<video>", "two  blanks", "def"],
+            "normalization_rule_name": "identity",
+            "byte_fallback": True,
+            "add_dummy_prefix": False,
+        },
+        "blanks": {
+            "remove_extra_whitespaces": False,
+            "normalization_rule_name": "identity",
+            "user_defined_symbols": ["<video>"],
+        },
+        "suffix": {"treat_whitespace_as_suffix": True, "normalization_rule_name": "identity"},
+    }
+    # Characters of one to four bytes, blanks of several kinds, and lines that the models know.
+    letters = "abcdefgh  \t.,<>_'\u00e4\u0101\u2581\u3000\u65e5\u672c\ufb01\uff21\U0001f98a"
+    draw = s.sizes.choice
+    texts = ["", " ", "  a", "a  ", "<video>a <video> def  definite two  blanks", *corpus[:20]]
+    texts += ["".join(draw(letters) for _ in range(draw([3, 10, 40]))) for _ in range(60)]
+    models = {}
+    for name, options in kinds.items():
+        file = s.folder / name
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus),
+            model_prefix=str(file),
+            vocab_size=s.size(420, 500) if options.get("byte_fallback") else s.size(150, 200),
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+            hard_vocab_limit=False,
+            **options,
+        )
+        file.with_suffix(".vocab").unlink()
+        model = spm.SentencePieceProcessor(model_file=str(file.with_suffix(".model")))
+        models[name] = [model.encode(text) for text in texts]
+    s.finish(texts=texts, ids=models, note="name.model and its numbers of the texts, without an end mark")
+
+
+@golden
+def cleaning(out, seed):
+    """Prompts as Wan cleans them, but for mojibake, which is left as it is."""
+    import html
+    import re
+
+    import ftfy
+
+    s = Set(out, "cleaning", seed)
+    parts = [
+        *"abcXYZ 019 \t\n\r.,;&#<>'\"_-",
+        *"&amp; &amp &lt; &LT; &notin; &notit; &copy &copy; &EACUTE; &eacute; &nbsp; &semi;".split(),
+        *"&#65; &#x41; &#65 &#0; &#x80; &#150; &#xd800; &#1114112; &; &#; &#x; &unknown; &SZLIG;".split(),
+        *"\u00e4\u0301\u00a0\u2028\u2029\u0085\u0093\u0081\u2018\u2019\u201c\u201d\u02bc\u0149",
+        *"\ufb01\ufb06\u01c5\u0133\uff21\uff61\uffe6\uff9e\uff76\u3000\u65e5\ufeff\u206a\ufffc\u001c\u007f\u0007",
+        "\x1b[36;44m", "\x1b[m", "\x1b[", "e\u0301", "A\u030a", "\u1100\u1161", "\U0001f98a", "\u0130", "\u03a3",
+    ]
+    draw = s.sizes.choice
+    texts = ["".join(draw(parts) for _ in range(draw([1, 2, 4, 12, 40]))) for _ in range(400)]
+    options = ftfy.TextFixerConfig(fix_encoding=False)
+
+    def clean(text):
+        text = html.unescape(html.unescape(ftfy.fix_text(text, options))).strip()
+        return re.sub(r"\s+", " ", text).strip()
+
+    cleaned = [clean(text) for text in texts]
+    s.finish(texts=texts, cleaned=cleaned, lower=[text.lower() for text in cleaned])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*SETS, []], metavar="NAME", help=", ".join(SETS))
+    parser.add_argument("--all", action="store_true", help="every set")
+    parser.add_argument("--out", required=True, help="the folder of sets")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    names = SETS if args.all else args.names
+    if not names:
+        parser.error(f"name sets, or give --all: {', '.join(SETS)}")
+    for name in names:
+        SETS[name](args.out, args.seed)
+
+
+if __name__ == "__main__":
+    main()
