@@ -77,7 +77,8 @@ fn every_solver_goes_down_every_schedule() {
                 let off = (time - (1.0 - points.sigmas[i])).abs();
                 assert!(off < 1.001e-3, "{solver:?} {schedule:?} at {i}: {off}");
             }
-            assert!(times.windows(2).all(|w| w[1] > w[0]));
+            // Integers may repeat where steps are smaller than a thousandth.
+            assert!(times.windows(2).all(|w| w[1] >= w[0]));
         }
     }
 }
@@ -131,7 +132,13 @@ fn more_steps_and_higher_orders_come_closer() {
         let [few, more] = [20, 40].map(|steps| error(solver, steps));
         let gain = few / more;
         let first_order = matches!(solver, Solver::Euler {} | Solver::EulerDiffusers {});
-        let wanted = if first_order { 1.8..2.2 } else { 3.0..9.0 };
+        let wanted = match solver {
+            Solver::Heun {} | Solver::Midpoint {} => 3.5..4.5,
+            // Their clock runs without end at both ends, where on an even grid a step stays long, and
+            // the last is of first order: second order shows in the middle alone.
+            Solver::Unipc {} | Solver::UnipcWan {} | Solver::DpmppWan {} => 1.7..3.0,
+            Solver::Euler {} | Solver::EulerDiffusers {} => 1.8..2.2,
+        };
         assert!(
             wanted.contains(&gain),
             "{solver:?}: {few:e} to {more:e}, {gain}"

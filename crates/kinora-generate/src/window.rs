@@ -110,3 +110,78 @@ fn blend(before: Tensor<5>, x: Tensor<5>) -> Tensor<5> {
     let shared = before.clone() + (shared - before) * ramp;
     Tensor::cat(vec![shared, x.narrow(2, overlap, frames - overlap)], 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SampleConfig;
+    use burn::module::Module;
+    use burn::tensor::{DType, Device};
+    use kinora_flow::{Schedule, Solver};
+    use kinora_shard::Group;
+
+    /// A flow that looks at each element alone.
+    #[derive(Module, Debug)]
+    struct Pointwise {
+        #[module(skip)]
+        speed: f64,
+    }
+
+    impl Denoiser for Pointwise {
+        fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, _: &[String]) -> Tensor<5> {
+            let time = time.reshape([-1, 1, 1, 1, 1]);
+            latent.sin() * self.speed + time
+        }
+    }
+
+    // Where the model cannot tell that a video is cut, windows are as the whole: each solver's memory
+    // is of its own window, from its start.
+    #[test]
+    fn windows_of_a_pointwise_flow_are_the_whole_video() {
+        let device = Device::flex();
+        let model = Pointwise { speed: 1.5 };
+        for solver in [
+            Solver::Euler {},
+            Solver::Heun {},
+            Solver::Midpoint {},
+            Solver::Unipc {},
+            Solver::UnipcWan {},
+            Solver::DpmppWan {},
+        ] {
+            let config = SampleConfig {
+                schedule: Schedule::Shift {
+                    steps: 6,
+                    shift: 3.0,
+                    terminal: None,
+                },
+                solver,
+                guidance: 1.0,
+                overlap: 2,
+            };
+            let sampler = Sampler {
+                model: &model,
+                config: &config,
+                device: &device,
+                dtype: DType::F32,
+                cfg: Group::alone(),
+            };
+            let mut steps = 0;
+            let mut whole = Windows::new(&sampler, "", 7, [2, 3, 2], (9, 9));
+            let whole = whole.next(|_| steps += 1).expect("one window");
+            assert_eq!(steps, 6, "{solver:?}");
+
+            let mut windows = Windows::new(&sampler, "", 7, [2, 3, 2], (4, 9));
+            let mut parts = vec![];
+            while let Some(part) = windows.next(|_| steps += 1) {
+                parts.push(part);
+            }
+            assert_eq!(
+                (parts.len(), steps),
+                (windows.count(), 6 * (1 + parts.len()))
+            );
+            let apart = (Tensor::cat(parts, 2) - whole).abs().max();
+            let apart = apart.into_scalar::<f32>();
+            assert!(apart < 1e-5, "{solver:?}: {apart}");
+        }
+    }
+}
