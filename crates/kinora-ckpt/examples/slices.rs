@@ -21,6 +21,9 @@ use kinora_ckpt::{Foreign, Renamed, TensorSource, Weights};
 const SHAPES: [[usize; 2]; 3] = [[5120, 13824], [13824, 5120], [5120, 5120]];
 const ROUNDS: usize = 5;
 
+/// Name and shape.
+type Matrix = (String, [usize; 2]);
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments
@@ -139,7 +142,7 @@ fn processor_seconds() -> Option<f64> {
 }
 
 /// Writes matrices of about so many bytes, and returns their names and shapes.
-fn write(path: &Path, bytes: usize) -> Result<Vec<(String, [usize; 2])>, Box<dyn Error>> {
+fn write(path: &Path, bytes: usize) -> Result<Vec<Matrix>, Box<dyn Error>> {
     let mut tensors = vec![];
     let (mut entries, mut at) = (vec![], 0);
     for shape in SHAPES.into_iter().cycle() {
