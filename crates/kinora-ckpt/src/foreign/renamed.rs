@@ -147,8 +147,8 @@ impl Renamed {
         Ok(&self.params[name])
     }
 
-    /// Reads a box of a transposed matrix in strips of rows there, so that what is read waits in the
-    /// processor's cache until it is turned.
+    /// Reads a box of a transposed matrix in strips of rows there: as little as waits in the processor's
+    /// cache until it is turned, and as much as makes the rows here long enough.
     fn read_transposed(
         &self,
         name: &str,
@@ -156,7 +156,7 @@ impl Renamed {
         offset: &[usize],
         extent: &[usize],
     ) -> Result<Vec<u8>, CkptError> {
-        const STRIP: usize = 1 << 20;
+        const STRIP: usize = 4 << 20;
         let shape = &self.params[name].shape;
         let wanted = Region::new(offset, extent);
         if !wanted.fits(shape) {

@@ -18,9 +18,9 @@ pub(super) fn transpose(
     }
 }
 
-/// The sides of a tile: its cells on both sides stay within the processor's first cache, and a column
-/// of it is a cache line of 2-byte numbers.
-const SIDE: usize = 32;
+/// The sides of a tile, which stays within the processor's first cache. Known sizes let the compiler
+/// unroll the turning of it.
+const SIDE: usize = 16;
 
 fn typed<const N: usize>(from: &[u8], rows: usize, to: &mut [u8], width: usize, at: usize) {
     let (from, to) = (from.as_chunks::<N>().0, to.as_chunks_mut::<N>().0);
@@ -28,16 +28,16 @@ fn typed<const N: usize>(from: &[u8], rows: usize, to: &mut [u8], width: usize, 
         return;
     }
     let columns = from.len() / rows;
+    let mut tile = [[[0; N]; SIDE]; SIDE];
     for left in (0..columns).step_by(SIDE) {
         let across = SIDE.min(columns - left);
         for top in (0..rows).step_by(SIDE) {
             let down = SIDE.min(rows - top);
-            let mut tile = [[[0; N]; SIDE]; SIDE];
-            for row in 0..down {
-                let begin = (top + row) * columns + left;
-                let line = &from[begin..begin + across];
-                for (column, value) in line.iter().enumerate() {
-                    tile[column][row] = *value;
+            for line in top..top + down {
+                let (row, begin) = (line - top, line * columns + left);
+                match from[begin..begin + across].as_chunks::<SIDE>().0.first() {
+                    Some(line) => (0..SIDE).for_each(|column| tile[column][row] = line[column]),
+                    None => (0..across).for_each(|column| tile[column][row] = from[begin + column]),
                 }
             }
             for (column, line) in tile[..across].iter().enumerate() {

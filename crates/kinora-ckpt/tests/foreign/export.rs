@@ -202,7 +202,7 @@ fn several_files_have_an_index() {
     );
     assert_eq!(
         index["weight_map"]["table"],
-        "model-00003-of-00004.safetensors"
+        "model-00004-of-00004.safetensors"
     );
 }
 
