@@ -89,16 +89,11 @@ impl MlpConfig {
     pub fn init(self, cx: &Cx) -> Mlp {
         let hidden = Axis::Hidden.of(self.hidden);
         let up = LinearConfig::new(self.width, hidden).with_bias();
-        let down = LinearConfig::new(hidden, self.width).scaled(self.residual);
-        let down = if self.out_bias {
-            down.with_bias()
-        } else {
-            down
-        };
+        let down = LinearConfig::new(hidden, self.width).biased(self.out_bias);
         Mlp {
             entry: Entry::new(cx, Axis::Hidden),
             up: up.init(&cx.at("up")),
-            down: down.init(&cx.at("down")),
+            down: down.scaled(self.residual).init(&cx.at("down")),
             activation: self.activation,
         }
     }
