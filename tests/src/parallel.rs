@@ -256,7 +256,9 @@ fn all_rows<M: Denoiser>(case: &Case<M>, tolerance: Tolerance, unheard: &[&str])
 }
 
 fn movie_gen_case(dtype: DType) -> Case<TextToVideo> {
-    case(dtype, |cx| TextToVideo::new(cx, &movie_gen(), &text()))
+    case(dtype, |cx| {
+        TextToVideo::new(cx, &movie_gen().into(), Some(&text()))
+    })
 }
 
 /// Layers so narrow that stored weights are cut on one rank of tp, and could be whole on the other.
@@ -279,7 +281,7 @@ fn uneven_boxes_are_stored_alike_on_all_ranks() {
             ffn: 9,
             ..text()
         };
-        TextToVideo::new(cx, &narrow, &text)
+        TextToVideo::new(cx, &narrow.into(), Some(&text))
     });
     let case = Case { global: 10, ..case };
     let whole = run(&registry()[0], &case).remove(0);
@@ -306,7 +308,11 @@ fn adapters_case(dtype: DType) -> Case<TextToVideo> {
             targets: vec!["video".into(), "text".into()],
             frozen: dtype,
         };
-        TextToVideo::new(&cx.clone().adapting(adapters), &movie_gen(), &text())
+        TextToVideo::new(
+            &cx.clone().adapting(adapters),
+            &movie_gen().into(),
+            Some(&text()),
+        )
     })
 }
 

@@ -1,6 +1,6 @@
 //! The solver's loop over the sharded model.
 
-use crate::SampleConfig;
+use crate::{Asked, SampleConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_flow::{Run, guide};
 use kinora_mesh::rng::Stream;
@@ -8,7 +8,7 @@ use kinora_models::Denoiser;
 use kinora_shard::Group;
 use std::ops::Range;
 
-/// Samples a model: every rank calls it with the same prompts, and gets the same latents.
+/// Samples a model: every rank calls it with the same wishes, and gets the same latents.
 pub struct Sampler<'a, M> {
     /// The model, without gradients.
     pub model: &'a M,
@@ -40,23 +40,23 @@ pub fn noise(seed: u64, sample: u64, frames: Range<usize>, [c, h, w]: [usize; 3]
 }
 
 impl<M: Denoiser> Sampler<'_, M> {
-    /// One latent `[C, T, H, W]` for each prompt, `[B, C, T, H, W]`; prompt `i` is video `first + i`
+    /// One latent `[C, T, H, W]` for each wish, `[B, C, T, H, W]`; wish `i` is video `first + i`
     /// of the seed. `progress` hears of each step.
     pub fn sample(
         &self,
-        prompts: &[String],
+        asked: &Asked,
         shape: [usize; 4],
         (seed, first): (u64, u64),
         mut progress: impl FnMut(usize),
     ) -> Tensor<5> {
         let [c, t, h, w] = shape;
-        let start: Vec<f64> = (0..prompts.len() as u64)
+        let start: Vec<f64> = (0..asked.with.len() as u64)
             .flat_map(|i| noise(seed, first + i, 0..t, [c, h, w]))
             .collect();
-        let mut x = self.tensor(start, [prompts.len(), c, t, h, w]);
+        let mut x = self.tensor(start, [asked.with.len(), c, t, h, w]);
         let mut run = self.run([t, h, w]);
         while let Some(time) = run.time() {
-            x = self.step(&mut run, x, prompts, time, &mut progress);
+            x = self.step(&mut run, x, asked, time, &mut progress);
         }
         x
     }
@@ -74,12 +74,12 @@ impl<M: Denoiser> Sampler<'_, M> {
         &self,
         run: &mut Run<5>,
         x: Tensor<5>,
-        prompts: &[String],
+        asked: &Asked,
         time: f64,
         progress: &mut impl FnMut(usize),
     ) -> Tensor<5> {
         let before = run.done();
-        let velocity = self.velocity(x.clone(), prompts, time);
+        let velocity = self.velocity(x.clone(), asked, time);
         let next = run.step(x, velocity);
         if run.done() > before {
             progress(run.done());
@@ -101,28 +101,27 @@ impl<M: Denoiser> Sampler<'_, M> {
         Tensor::from_data(data, (self.device, self.precise()))
     }
 
-    /// The guided velocity. With and without the prompts are one pass of twice the batch, or a pass on
+    /// The guided velocity. With and without the wishes are one pass of twice the batch, or a pass on
     /// each of two ranks.
-    fn velocity(&self, x: Tensor<5>, prompts: &[String], time: f64) -> Tensor<5> {
-        let b = prompts.len();
+    fn velocity(&self, x: Tensor<5>, asked: &Asked, time: f64) -> Tensor<5> {
+        let b = asked.with.len();
         let times = |n: usize| {
             let data = TensorData::new(vec![time; n], [n]);
             Tensor::<1>::from_data(data, (self.device, self.precise()))
         };
         if self.config.guidance == 1.0 {
-            return self.model.velocity(x, times(b), prompts);
+            return self.model.velocity(x, times(b), &asked.with);
         }
-        let without = vec![String::new(); b];
         let velocities = if self.cfg.size() > 1 {
             let mine = if self.cfg.rank() == 0 {
-                prompts
+                &asked.with
             } else {
-                &without
+                &asked.without
             };
             let velocity = self.model.velocity(x, times(b), mine);
             self.cfg.gather(velocity, 0, &[b, b], "guidance")
         } else {
-            let both = [prompts, &without].concat();
+            let both = asked.with.clone().and(asked.without.clone());
             let twice = Tensor::cat(vec![x.clone(), x], 0);
             self.model.velocity(twice, times(2 * b), &both)
         };

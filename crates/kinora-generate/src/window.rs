@@ -10,15 +10,15 @@
 //! points, and a correction is a movement of the blended point, so the history holds nothing that the
 //! blend has not seen.
 
-use crate::Sampler;
 use crate::sampler::noise;
+use crate::{Asked, Sampler};
 use burn::tensor::{Tensor, TensorData};
 use kinora_models::Denoiser;
 
 /// The latent frames of a long video, a segment at a time.
 pub struct Windows<'a, M> {
     sampler: &'a Sampler<'a, M>,
-    prompt: [String; 1],
+    asked: &'a Asked,
     seed: u64,
     shape: [usize; 3],
     window: usize,
@@ -29,19 +29,18 @@ pub struct Windows<'a, M> {
 }
 
 impl<'a, M: Denoiser> Windows<'a, M> {
-    /// A video of `total` latent frames of `[C, H, W]`, in windows of `window` frames.
+    /// A video of `total` latent frames of `[C, H, W]` for one wish, in windows of `window` frames.
     pub fn new(
         sampler: &'a Sampler<'a, M>,
-        prompt: &str,
+        asked: &'a Asked,
         seed: u64,
         shape: [usize; 3],
         (window, total): (usize, usize),
     ) -> Self {
         let window = window.min(total.max(1));
-        let prompt = [prompt.to_string()];
         Self {
             sampler,
-            prompt,
+            asked,
             seed,
             shape,
             window,
@@ -81,8 +80,9 @@ impl<'a, M: Denoiser> Windows<'a, M> {
                 tail.push(x.clone().narrow(2, self.window - overlap, overlap));
             }
             let Some(time) = run.time() else { break };
-            let prompt = &self.prompt;
-            x = self.sampler.step(&mut run, x, prompt, time, &mut progress);
+            x = self
+                .sampler
+                .step(&mut run, x, self.asked, time, &mut progress);
         }
         self.tail = tail;
         let done = if last {

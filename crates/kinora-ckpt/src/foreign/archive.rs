@@ -35,13 +35,15 @@ struct Entry {
     /// Where its local header begins.
     header: u64,
     bytes: u64,
+    /// Neither compressed nor encrypted.
+    stored: bool,
 }
 
 impl Archive {
     /// Reads the table.
     ///
     /// # Errors
-    /// [`CkptError::Format`] when it is damaged, or an entry is compressed; [`CkptError::Io`].
+    /// [`CkptError::Format`] when it is damaged; [`CkptError::Io`].
     pub(super) fn open(path: &Path) -> Result<Self, CkptError> {
         let file = File::open(path).map_err(CkptError::io("open", path))?;
         let length = file.metadata().map_err(CkptError::io("read", path))?.len();
@@ -106,11 +108,17 @@ impl Archive {
     /// Where an entry's bytes begin in the file, and how many they are; `None` if there is no such.
     ///
     /// # Errors
-    /// [`CkptError::Format`] when its header is not there or its bytes leave the file.
+    /// [`CkptError::Format`] when its header is not there, its bytes leave the file or are compressed.
     pub(super) fn place(&self, name: &str) -> Result<Option<(u64, u64)>, CkptError> {
-        let Some(&Entry { header, bytes }) = self.entries.get(name) else {
+        let Some(&entry) = self.entries.get(name) else {
             return Ok(None);
         };
+        let Entry { header, bytes, .. } = entry;
+        if !entry.stored {
+            let what = format!("its entry {name} is compressed or encrypted");
+            let help = "save it with torch.save, which stores tensors as they are";
+            return Err(CkptError::format(&self.path, what, help));
+        }
         let bad = || {
             let what = format!("its entry {name} of {bytes} bytes is not where its table says");
             CkptError::format(&self.path, what, AGAIN)
@@ -175,21 +183,15 @@ fn entries(
         let name = std::str::from_utf8(name).map_err(|_| damaged())?;
         let extra = table.get(extra_at..comment_at).ok_or_else(damaged)?;
         let [whole, packed, header] = widen(extra, [whole, packed, header]).ok_or_else(damaged)?;
-        if flags & 1 != 0 || method != 0 || packed != whole {
-            let what = format!("its entry {name} is compressed or encrypted");
-            return Err((
-                what,
-                "save it with torch.save, which stores tensors as they are",
-            ));
-        }
         if header > limit {
             return Err(damaged());
         }
-        let bytes = whole;
-        if entries
-            .insert(name.to_owned(), Entry { header, bytes })
-            .is_some()
-        {
+        let entry = Entry {
+            header,
+            bytes: whole,
+            stored: flags & 1 == 0 && method == 0 && packed == whole,
+        };
+        if entries.insert(name.to_owned(), entry).is_some() {
             return Err((format!("it has two entries {name}"), AGAIN));
         }
     }

@@ -156,7 +156,7 @@ impl Renamed {
         offset: &[usize],
         extent: &[usize],
     ) -> Result<Vec<u8>, CkptError> {
-        const STRIP: usize = 512 << 10;
+        const STRIP: usize = 1 << 20;
         let shape = &self.params[name].shape;
         let wanted = Region::new(offset, extent);
         if !wanted.fits(shape) {

@@ -49,11 +49,11 @@ fn write<const N: usize>(
             (y.to_le_bytes(), y.is_infinite())
         }),
         Dtype::BF16 => put(numbers, |x| {
-            let y = bf16::from_f64(x);
+            let y = bf16::from_f32(odd(x));
             (y.to_le_bytes(), y.is_infinite())
         }),
         Dtype::F16 => put(numbers, |x| {
-            let y = f16::from_f64(x);
+            let y = f16::from_f32(odd(x));
             (y.to_le_bytes(), y.is_infinite())
         }),
         _ => panic!("{to} is not a dtype of floats"),
@@ -73,6 +73,18 @@ fn put<const N: usize>(
         out.extend_from_slice(&bytes);
     }
     Ok(out)
+}
+
+/// A number as F32, inexact ones with an odd last bit. Rounded once more to 16 bits, the result is as
+/// if it had been rounded once (Boldo and Melquiond, Emulation of FMA and correctly rounded sums, 2008);
+/// the crate half drops the lowest bits of F64 instead.
+fn odd(x: f64) -> f32 {
+    let y = x as f32;
+    if f64::from(y) == x || !y.is_finite() {
+        return y;
+    }
+    let away = f64::from(y).abs() > x.abs();
+    f32::from_bits((y.to_bits() - u32::from(away)) | 1)
 }
 
 #[cfg(test)]

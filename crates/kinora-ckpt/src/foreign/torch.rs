@@ -1,7 +1,7 @@
 //! The tensors of a file of `torch.save`: a zip archive of `data.pkl`, which names them, and
 //! `data/0`, `data/1` ..., which hold their storages. Nothing in the file is run.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::archive::Archive;
@@ -17,6 +17,7 @@ const LONGEST_PICKLE: u64 = 16 << 20;
 /// Dicts within dicts.
 const DEPTH: usize = 16;
 const LONGEST_NAME: usize = 1024;
+const VALUES: usize = 1_000_000;
 const TENSORS: usize = 100_000;
 
 /// Reads what a file holds, and where.
@@ -35,7 +36,8 @@ pub(super) fn index(path: &Path) -> Result<Index, CkptError> {
             "name a file that torch.save wrote, or a safetensors file",
         ));
     };
-    if archive.place(&format!("{root}constants.pkl"))?.is_some() {
+    let constants = format!("{root}constants.pkl");
+    if archive.names().any(|name| name == constants) {
         let what = "it is a TorchScript program".to_owned();
         return Err(bad(
             what,
@@ -178,7 +180,7 @@ fn tensors<'a>(values: &'a Values<'_>) -> Result<Vec<(String, &'a Tensor<'a>)>, 
     let mut root = values.root;
     let mut search = Search {
         values,
-        met: HashSet::new(),
+        met: 0,
         found: vec![],
     };
     search.visit(root, &mut String::new(), 0)?;
@@ -219,8 +221,8 @@ fn tensors<'a>(values: &'a Values<'_>) -> Result<Vec<(String, &'a Tensor<'a>)>, 
 
 struct Search<'a, 'v> {
     values: &'a Values<'v>,
-    /// Dicts and lists on the way; one that is met twice could be without end.
-    met: HashSet<Id>,
+    /// Values met so far: parts that lie in several places, again and again, could be without end.
+    met: usize,
     found: Vec<(String, &'a Tensor<'a>)>,
 }
 
@@ -232,13 +234,12 @@ impl<'a, 'v: 'a> Search<'a, 'v> {
         };
         let values = self.values;
         let value = &values.all[id as usize];
-        if matches!(value, Value::Dict(_) | Value::List(_) | Value::Tuple(_)) {
-            if depth > DEPTH {
-                return Err(fault(format!("{name} lies more than {DEPTH} deep")));
-            }
-            if !self.met.insert(id) {
-                return Err(fault(format!("{name} is the same as another part of it")));
-            }
+        self.met += 1;
+        if depth > DEPTH || self.met > VALUES {
+            let start: String = name.chars().take(100).collect();
+            let what =
+                format!("{start} lies more than {DEPTH} deep, or it has more than {VALUES} values");
+            return Err(fault(what));
         }
         let length = name.len();
         let mut enter = |key: &dyn std::fmt::Display, value: Id| {
