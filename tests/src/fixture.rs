@@ -91,6 +91,8 @@ pub(crate) fn train_config() -> TrainConfig {
             warmup: 3,
             decay: Decay { from: 0.6, to: 0.1 },
             ema: 0.9,
+            decays: Default::default(),
+            ema_warmup: true,
         },
     }
 }

@@ -305,7 +305,8 @@ fn adapters_case(dtype: DType) -> Case<TextToVideo> {
         let adapters = Adapters {
             rank: 3,
             alpha: 6.0,
-            targets: vec!["video".into(), "text".into()],
+            targets: vec!["video".into()],
+            within: "video",
             frozen: dtype,
         };
         TextToVideo::new(

@@ -79,14 +79,7 @@ impl JointAttention {
     ) -> Self {
         let head_dim = width.len / heads;
         let heads = Axis::Heads.of(heads * head_dim).by(head_dim);
-        let biased = |linear: LinearConfig| {
-            if options.bias {
-                linear.with_bias()
-            } else {
-                linear
-            }
-        };
-        let into = biased(LinearConfig::new(width, heads));
+        let into = LinearConfig::new(width, heads).biased(options.bias);
         let stream = |cx: &Cx| Projections {
             query: into.init(&cx.at("query")),
             key: into.init(&cx.at("key")),
@@ -95,7 +88,8 @@ impl JointAttention {
                 query: HeadNorm::new(&cx.at("query_norm"), head_dim, epsilon),
                 key: HeadNorm::new(&cx.at("key_norm"), head_dim, epsilon),
             }),
-            out: biased(LinearConfig::new(heads, width))
+            out: LinearConfig::new(heads, width)
+                .biased(options.bias)
                 .scaled(residual)
                 .init(&cx.at("out")),
         };

@@ -53,6 +53,11 @@ impl LinearConfig {
         Self { bias: true, ..self }
     }
 
+    /// With a bias, or without.
+    pub fn biased(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
     /// With initial weights multiplied by `factor`; 0 makes a layer that starts silent.
     pub fn scaled(self, factor: f64) -> Self {
         Self {

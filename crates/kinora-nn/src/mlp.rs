@@ -85,17 +85,13 @@ impl MlpConfig {
     /// Creates the layer.
     pub fn init(self, cx: &Cx) -> Mlp {
         let hidden = Axis::Hidden.of(self.hidden);
-        let biased = |linear: LinearConfig, bias| match bias {
-            true => linear.with_bias(),
-            false => linear,
-        };
-        let into = biased(LinearConfig::new(self.width, hidden), self.bias);
-        let out = LinearConfig::new(hidden, self.width).scaled(self.residual);
+        let into = LinearConfig::new(self.width, hidden).biased(self.bias);
+        let out = LinearConfig::new(hidden, self.width).biased(self.out_bias);
         Mlp {
             entry: Entry::new(cx, Axis::Hidden),
             gate: self.gated.then(|| into.init(&cx.at("gate"))),
             up: into.init(&cx.at("up")),
-            down: biased(out, self.out_bias).init(&cx.at("down")),
+            down: out.scaled(self.residual).init(&cx.at("down")),
             activation: self.activation,
         }
     }

@@ -13,6 +13,8 @@ pub struct Adapters {
     /// The layers: parts of their paths. `attn` is every layer under a field of this name, `attn.query`
     /// those of queries; `*` stands for any one name.
     pub targets: Vec<String>,
+    /// The field of the model that gets them: what else there is stays as it is.
+    pub within: &'static str,
     /// What frozen weights are stored in.
     pub frozen: DType,
 }
@@ -26,6 +28,9 @@ impl Adapters {
     /// The first target that a layer's path holds.
     pub fn target(&self, path: &str) -> Option<&str> {
         let names: Vec<&str> = path.split('.').collect();
+        if names[0] != self.within {
+            return None;
+        }
         let holds = |target: &&String| {
             let target: Vec<&str> = target.split('.').collect();
             let fits = |part: &[&str]| {
@@ -48,6 +53,7 @@ mod tests {
             rank: 4,
             alpha: 8.0,
             targets: vec!["nothing".into(), target.into()],
+            within: "video",
             frozen: DType::BF16,
         };
         for (target, hits) in [
@@ -66,5 +72,6 @@ mod tests {
             assert_eq!(found, hits.then_some(target), "{target}");
         }
         assert_eq!(adapters("x").scale(), 2.0);
+        assert_eq!(adapters("attn").target("text.layers.0.attn.query"), None);
     }
 }

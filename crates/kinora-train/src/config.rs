@@ -51,8 +51,11 @@ pub struct OptimConfig {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decoupled weight decay, of tensors of two dimensions or more.
+    /// Decoupled weight decay.
     pub weight_decay: f64,
+    /// Which weights decay.
+    #[serde(default)]
+    pub decays: Decays,
     /// The gradient's norm is clipped to this.
     pub clip: f64,
     /// Steps of linear warm-up.
@@ -61,6 +64,25 @@ pub struct OptimConfig {
     pub decay: Decay,
     /// The decay of the average of weights, which is what generates.
     pub ema: f64,
+    /// Whether the average forgets faster in the first steps, so that it is not that of the start.
+    /// Beside weights that were trained before, the start is as good as what follows.
+    #[serde(default = "yes")]
+    pub ema_warmup: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Which weights decay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decays {
+    /// Tensors of two dimensions or more: not biases, and not norms.
+    #[default]
+    Matrices,
+    /// All, as PyTorch's optimizer does unless told otherwise.
+    All,
 }
 
 /// Constant up to `from`, then linear down to `to` of the highest rate.
@@ -100,6 +122,16 @@ impl TrainConfig {
 }
 
 impl OptimConfig {
+    /// How much of the average a step keeps, counted from 1.
+    pub fn keep(&self, step: u64) -> f64 {
+        let warm = step as f64 / (step as f64 + 10.0);
+        if self.ema_warmup {
+            self.ema.min(warm)
+        } else {
+            self.ema
+        }
+    }
+
     /// The learning rate of a step, counted from 1, of `steps`.
     pub fn rate(&self, step: u64, steps: u64) -> f64 {
         let warm = if self.warmup == 0 {
@@ -129,6 +161,8 @@ mod tests {
             warmup: 10,
             decay: Decay { from: 0.5, to: 0.1 },
             ema: 0.99,
+            decays: Decays::Matrices,
+            ema_warmup: true,
         };
         let rate = |step| optim.rate(step, 100);
         assert!((rate(1) - 0.2).abs() < 1e-12);

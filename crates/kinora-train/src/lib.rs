@@ -18,7 +18,7 @@ mod trainer;
 
 pub use adamw::AdamW;
 pub use batch::LatentBatch;
-pub use config::{Decay, OptimConfig, TrainConfig};
+pub use config::{Decay, Decays, OptimConfig, TrainConfig};
 pub use encode::{Encode, Report as EncodeReport, seconds_per_sample};
 pub use error::TrainError;
 pub use fit::fit_pca;
@@ -27,4 +27,4 @@ pub use run::{
 };
 pub use save::{Weights, restore_weights};
 pub use source::{Source, videos};
-pub use trainer::{Report, Trainer};
+pub use trainer::{Point, Report, Trainer};

@@ -1,6 +1,6 @@
 //! One training step: noise, loss, gradients, reduction, update.
 
-use crate::{AdamW, LatentBatch, TrainConfig, TrainError};
+use crate::{AdamW, Decays, LatentBatch, TrainConfig, TrainError};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_flow::noise;
@@ -23,6 +23,19 @@ pub struct Trainer<M> {
     pub(crate) optimizer: AdamW,
     pub(crate) average: Vec<Tensor<1>>,
     pub(crate) step: u64,
+}
+
+/// Samples somewhere between noise and data, and where the path leads from there.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// `[B, C, T, H, W]`.
+    pub at: Tensor<5>,
+    /// `[B]`, 0 for noise to 1 for data.
+    pub time: Tensor<1>,
+    /// The velocity that the model should find, like `at`.
+    pub target: Tensor<5>,
+    /// What is wanted of each sample.
+    pub given: Condition,
 }
 
 /// What a step did; the same on every rank.
@@ -158,7 +171,6 @@ impl<M: Denoiser> Trainer<M> {
             let positions: Vec<u64> = range.clone().map(|i| batch.first + i as u64).collect();
             let (noise, times) = self.draw(batch.step, &positions, [c, t, h, w]);
             let captions = self.drop_captions(batch.step, &positions, &batch.captions[range]);
-            let on = |x: Tensor<5>| x.autodiff();
             let path = self.config.path;
             let at = path.at(latents.clone(), noise.clone(), times.clone());
             let target = path.velocity(latents, noise);
@@ -168,18 +180,36 @@ impl<M: Denoiser> Trainer<M> {
                 prompts: captions,
                 ..Condition::default()
             };
-            let velocity = self.model.velocity(on(at), times.autodiff(), &given);
-            // A local sum over a global count: the sum over ranks is the mean of the whole batch.
-            let count = (batch.global * c * t * h * w) as f64;
-            let loss = (velocity - on(target)).square().sum() / count;
-            let value = loss.clone().into_scalar::<f64>();
-            let gradients = Gradients::take(&self.model, &self.table, &mut loss.backward());
+            let point = Point {
+                at,
+                time: times,
+                target,
+                given,
+            };
+            let (value, gradients) = self.gradients_at(point, batch.global);
             total = Some(match total {
                 Some((sum, all)) => (sum + value, all.plus(gradients)),
                 None => (value, gradients),
             });
         }
         total.expect("a step has at least one micro-batch")
+    }
+
+    /// The same at points of the path that were chosen elsewhere; the global batch has `global` samples.
+    pub fn gradients_at(&self, point: Point, global: usize) -> (f64, Gradients) {
+        let Point {
+            at,
+            time,
+            target,
+            given,
+        } = point;
+        let each: usize = target.dims()[1..].iter().product();
+        let velocity = self.model.velocity(at.autodiff(), time.autodiff(), &given);
+        // A local sum over a global count: the sum over ranks is the mean of the whole batch.
+        let loss = (velocity - target.autodiff()).square().sum() / (global * each) as f64;
+        let value = loss.clone().into_scalar::<f64>();
+        let gradients = Gradients::take(&self.model, &self.table, &mut loss.backward());
+        (value, gradients)
     }
 
     /// One step on this data group's share of the global batch.
@@ -190,9 +220,24 @@ impl<M: Denoiser> Trainer<M> {
     /// # Panics
     /// With a `CommError` as payload if a peer fails inside the graph.
     pub fn train(&mut self, batch: &LatentBatch) -> Result<Report, TrainError> {
-        let (loss, gradients) = self.gradients(batch);
+        let found = self.gradients(batch);
+        self.step_along(found, batch.skipped)
+    }
+
+    /// One step along this rank's loss and gradients; `skipped` clips go into the report.
+    ///
+    /// # Errors
+    /// If the loss is not a number, or a peer fails.
+    ///
+    /// # Panics
+    /// With a `CommError` as payload if a peer fails in the sums of gradients.
+    pub fn step_along(
+        &mut self,
+        (loss, gradients): (f64, Gradients),
+        skipped: u64,
+    ) -> Result<Report, TrainError> {
         let batch_axes = self.sharding.cuts(kinora_mesh::Axis::Batch);
-        let sums = vec![loss, batch.skipped as f64];
+        let sums = vec![loss, skipped as f64];
         let sums = self.sharding.group(&batch_axes).sum(sums, "loss")?;
         let (loss, skipped) = (sums[0], sums[1] as u64);
         let gradients = gradients.reduce(&self.table, &self.sharding);
@@ -224,13 +269,13 @@ impl<M: Denoiser> Trainer<M> {
         let params = flat_params(&self.model, &self.table);
         let mut updated = Vec::with_capacity(params.len());
         for (index, (param, gradient)) in params.into_iter().zip(gradients.flat()).enumerate() {
-            let decay = self.table.specs()[index].layout.shape.len() > 1;
+            let matrix = self.table.specs()[index].layout.shape.len() > 1;
+            let decay = matrix || optim.decays == Decays::All;
             let param =
                 self.optimizer
                     .update(index, param, gradient.clone(), decay, (step, rate), &optim);
             let average = self.average[index].clone();
-            // The average's first steps must not be those of the random start.
-            let keep = optim.ema.min(step as f64 / (step as f64 + 10.0));
+            let keep = optim.keep(step);
             self.average[index] = average * keep + param.clone() * (1.0 - keep);
             updated.push(param);
         }
@@ -343,6 +388,8 @@ mod tests {
             warmup: 0,
             decay: Decay { from: 1.0, to: 1.0 },
             ema: 0.9,
+            decays: Default::default(),
+            ema_warmup: true,
         };
         let config = TrainConfig {
             steps: 10,

@@ -61,6 +61,8 @@ pub fn train_config() -> TrainConfig {
             warmup: 3,
             decay: Decay { from: 1.0, to: 1.0 },
             ema: 0.9,
+            decays: Default::default(),
+            ema_warmup: true,
         },
     }
 }

@@ -56,7 +56,10 @@ fn parameter(path: &str, shape: &[usize]) -> Vec<f64> {
 pub(crate) fn model(cx: &Cx) -> Wan {
     let model = Wan::new(cx, &config());
     let table = cx.table().clone();
-    let spec = |id| -> ParamSpec { table.specs()[table.index(id)].clone() };
+    let spec = |id| -> ParamSpec {
+        let at = table.index(id).expect("no parameter is frozen");
+        table.specs()[at].clone()
+    };
     struct Fill<F>(F);
     impl<F: Fn(burn::module::ParamId) -> ParamSpec> ModuleMapper for Fill<F> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

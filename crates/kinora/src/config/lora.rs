@@ -47,6 +47,7 @@ impl LoraSection {
             rank: self.rank,
             alpha: self.alpha.unwrap_or(self.rank as f64),
             targets: self.targets.clone(),
+            within: "video",
             frozen: match self.base {
                 Base::Bf16 => DType::BF16,
                 Base::F32 => DType::F32,
