@@ -34,6 +34,11 @@ impl Dtype {
         }
     }
 
+    /// Whether its numbers can be weights.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::BF16 | Self::F16)
+    }
+
     /// The dtype of a safetensors header, or `None` for one that Kinora has no use for.
     pub(crate) fn of_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
         match dtype {

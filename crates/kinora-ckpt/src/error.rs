@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Dtype;
+use crate::{Dtype, RenameError};
 
 /// An error of saving or reading a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -196,6 +196,19 @@ pub enum CkptError {
         what: String,
         /// What to do.
         help: &'static str,
+    },
+    /// Weights of other people's that are not those of a model.
+    #[error(
+        "{} does not hold this model: {count} tensors differ\n  {wrong}\n  help: name the file of this model, or the model of this file",
+        path.display()
+    )]
+    Names {
+        /// The file.
+        path: PathBuf,
+        /// How many tensors differ.
+        count: usize,
+        /// Which, and how.
+        wrong: Box<RenameError>,
     },
 }
 

@@ -13,10 +13,10 @@ use crate::choose::{Refused, Size, choose};
 use crate::footer::{self, Part};
 use crate::mixture::SMALLEST_SHARE;
 use crate::record;
-use crate::schema::{LATENTS_KEY, TEXT_KEY};
+use crate::schema::LATENTS_KEY;
 use crate::shard::{self, Shard};
 use crate::store::Storage;
-use crate::{Bucket, Columns, DataConfig, DataError, Encoders, SampleId, SetConfig};
+use crate::{Bucket, Columns, DataConfig, DataError, SampleId, SetConfig};
 
 /// All samples of a data set or a mixture, each in its bucket. Holds no media.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ pub struct Catalog {
     /// The samples of each data set in each bucket; see [`Catalog::pool`].
     pub(crate) pools: Vec<Members>,
     pub(crate) left_out: LeftOut,
-    pub(crate) encoders: Encoders,
+    /// What made the latents, if these are read.
+    autoencoder: Option<String>,
 }
 
 /// A row group.
@@ -114,7 +115,7 @@ impl Catalog {
             groups: Vec::new(),
             pools: Vec::new(),
             left_out: LeftOut::default(),
-            encoders: Encoders::default(),
+            autoencoder: None,
         };
         let mut sizes = BTreeMap::new();
         for (number, set) in sets.iter().enumerate() {
@@ -173,9 +174,9 @@ impl Catalog {
         &self.config
     }
 
-    /// The encoders that made the latents and embeddings which the configuration asks for.
-    pub fn encoders(&self) -> &Encoders {
-        &self.encoders
+    /// The identity of the autoencoder that made the latents, if the configuration asks for these.
+    pub fn autoencoder(&self) -> Option<&str> {
+        self.autoencoder.as_deref()
     }
 
     /// The samples of each bucket, in the order of the configuration.
@@ -277,7 +278,7 @@ impl Catalog {
             let sized = record::check(&shard.location(), footer.schema(), columns, timed)?;
             sized.then_some(timed)
         };
-        self.same_encoders(&shard, &footer)?;
+        self.same_autoencoder(&shard, &footer)?;
         let large = if self.config.latents {
             "latents"
         } else {
@@ -318,44 +319,36 @@ impl Catalog {
         Ok(())
     }
 
-    /// Notes which encoders made the columns that are to be read: the same ones in all shards.
-    fn same_encoders(
+    /// Notes which autoencoder made the latents, if these are to be read: the same one in all shards.
+    fn same_autoencoder(
         &mut self,
         shard: &Shard,
         footer: &ArrowReaderMetadata,
     ) -> Result<(), DataError> {
-        let metadata = footer.metadata().file_metadata().key_value_metadata();
-        let value = |key: &str| {
-            let entry = metadata?.iter().find(|entry| entry.key == key)?;
-            entry.value.clone()
-        };
-        let asked = [
-            ("latents", self.config.latents, LATENTS_KEY),
-            ("embeddings", self.config.embeddings, TEXT_KEY),
-        ];
-        let known = [&mut self.encoders.latents, &mut self.encoders.text];
-        for ((name, _, key), known) in asked.into_iter().zip(known).filter(|((_, on, _), _)| *on) {
-            let Some(found) = value(key) else {
-                return Err(DataError::config(
-                    format!("{} holds no {name}", shard.location().display()),
-                    format!(
-                        "name data that has them, or remove data.{name}; kinora data encode writes latents"
-                    ),
-                ));
-            };
-            match known {
-                Some(known) if *known != found => {
-                    return Err(DataError::config(
-                        format!(
-                            "the {name} of {} were made by the encoder {found}, those of other shards by {known}",
-                            shard.location().display()
-                        ),
-                        "encode all data sets with the same one",
-                    ));
-                }
-                _ => *known = Some(found),
-            }
+        if !self.config.latents {
+            return Ok(());
         }
+        let metadata = footer.metadata().file_metadata().key_value_metadata();
+        let entry = metadata.and_then(|all| all.iter().find(|entry| entry.key == LATENTS_KEY));
+        let location = shard.location();
+        let Some(found) = entry.and_then(|entry| entry.value.clone()) else {
+            return Err(DataError::config(
+                format!("{} holds no latents", location.display()),
+                "write them with kinora data encode, or remove data.latents",
+            ));
+        };
+        if let Some(known) = &self.autoencoder
+            && *known != found
+        {
+            return Err(DataError::config(
+                format!(
+                    "the latents of {} were made by the autoencoder {found}, those of other shards by {known}",
+                    location.display()
+                ),
+                "encode all data sets with the same one",
+            ));
+        }
+        self.autoencoder = Some(found);
         Ok(())
     }
 

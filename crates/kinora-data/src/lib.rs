@@ -11,6 +11,7 @@
 //! It deliberately does no autoencoding and no tokenizing.
 
 mod ahead;
+mod bucket;
 mod catalog;
 mod choose;
 mod config;
@@ -40,8 +41,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use bucket::Bucket;
 pub use catalog::{Catalog, LeftOut};
-pub use config::{Bucket, Columns, CropRule, DataConfig, SetConfig, Start};
+pub use config::{Columns, CropRule, DataConfig, SetConfig, Start};
 pub use error::DataError;
 pub use grid::{Duration, Grid};
 pub use identity::Identity;

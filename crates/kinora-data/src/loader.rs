@@ -66,8 +66,6 @@ pub struct Sample {
     pub content: Content,
     /// Its sound, if `data.audio` asks for it and it has some.
     pub sound: Option<Pcm>,
-    /// Its text embedding, if `data.embeddings` asks for it.
-    pub embedding: Option<Encoded>,
 }
 
 impl Sample {

@@ -127,7 +127,6 @@ impl Producer {
                         caption: caption(&record, words.uniform(0)),
                         content: content.shown,
                         sound,
-                        embedding: record.text,
                     });
                 }
                 Err(reason) => made.skips.push(Skip {
@@ -162,9 +161,6 @@ impl Producer {
         id: &SampleId,
     ) -> Result<Found, String> {
         let config = &self.catalog.config;
-        if config.embeddings && record.text.is_none() {
-            return Err("it has no text embedding".into());
-        }
         if config.latents {
             let latents = record.latents.clone().ok_or("it has no latents")?;
             if latents.shape.len() != 4 {

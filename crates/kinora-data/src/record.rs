@@ -62,7 +62,8 @@ impl Wanted {
             media: !config.latents,
             audio: config.audio,
             latents: config.latents,
-            text: config.embeddings,
+            // No model takes text embeddings from the data yet; `Stream` reads them.
+            text: false,
         }
     }
 }

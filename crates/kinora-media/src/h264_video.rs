@@ -3,7 +3,7 @@
 use crate::MediaError;
 use crate::decoder::{DOUBLED, SINGLE};
 use crate::h264::{self, Sequence};
-use crate::mp4_read::{self, Track};
+use crate::h264_track::{self, Track};
 use crate::picture::Look;
 use crate::window::Timeline;
 
@@ -21,9 +21,8 @@ pub(crate) struct Video {
 
 impl Video {
     pub(crate) fn open(bytes: &[u8]) -> Result<Self, MediaError> {
-        let track = mp4_read::read(bytes)?;
-        let first = track.frames[0];
-        let first = &bytes[first.offset as usize..][..first.size as usize];
+        let track = h264_track::read(bytes)?;
+        let first = track.frames[0].bytes(bytes);
         let sequence = track
             .parameters
             .iter()
@@ -88,14 +87,14 @@ impl Video {
         let mut after = vec![i64::MAX; frames.len()];
         for (index, frame) in frames.iter().enumerate().rev() {
             after[index] = later;
-            later = later.min(frame.shown_at);
+            later = later.min(frame.shown_at());
         }
         let (mut before, mut entry) = (i64::MIN, 0);
         for (index, frame) in frames.iter().enumerate().take(shown + 1) {
-            if frame.sync && before < frame.shown_at && frame.shown_at < after[index] {
+            if frame.sync && before < frame.shown_at() && frame.shown_at() < after[index] {
                 entry = index;
             }
-            before = before.max(frame.shown_at);
+            before = before.max(frame.shown_at());
         }
         entry
     }
@@ -121,8 +120,7 @@ impl Video {
 
     /// The coded bytes of a frame, by its number in the order of decoding.
     pub(crate) fn coded<'a>(&self, bytes: &'a [u8], index: usize) -> &'a [u8] {
-        let frame = self.track.frames[index];
-        &bytes[frame.offset as usize..][..frame.size as usize]
+        self.track.frames[index].bytes(bytes)
     }
 
     /// The frames, in the order of decoding, that must be decoded from frame `entry` on to show the
@@ -183,18 +181,17 @@ impl Video {
 fn order(track: &Track) -> (Timeline, Vec<usize>) {
     let frames = &track.frames;
     let mut shown: Vec<usize> = (0..frames.len()).collect();
-    shown.sort_by_key(|&index| frames[index].shown_at);
+    shown.sort_by_key(|&index| frames[index].shown_at());
     let mut rank = vec![0; frames.len()];
     for (place, &index) in shown.iter().enumerate() {
         rank[index] = place;
     }
-    let times: Vec<i64> = shown.iter().map(|&index| frames[index].shown_at).collect();
-    let last = shown.last().map_or(0, |&index| frames[index].length);
-    let unit = if track.timescale == 0 {
-        0.0
-    } else {
-        1.0 / f64::from(track.timescale)
-    };
+    let times: Vec<i64> = shown
+        .iter()
+        .map(|&index| frames[index].shown_at())
+        .collect();
+    let last = shown.last().map_or(0, |&index| frames[index].duration);
+    let unit = 1.0 / f64::from(track.timescale);
     (Timeline::new(&times, i64::from(last), unit), rank)
 }
 

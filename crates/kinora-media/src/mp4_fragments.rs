@@ -1,53 +1,71 @@
-//! Fragmented MP4, as web players and screen recorders write it: the frames' tables are spread over
-//! `moof` boxes (ISO/IEC 14496-12, 8.8).
+//! Fragments: samples whose tables lie in pieces through the file, each before its samples (ISO/IEC
+//! 14496-12, section 8.8).
 
 use crate::MediaError;
 use crate::mp4_boxes::{Boxes, Fields, Part, child};
-use crate::mp4_read::{Frame, Track};
+use crate::mp4_tracks::{Sample, Track};
 
-/// What a frame has where its run does not say.
+/// What a sample has where its run does not say.
 #[derive(Clone, Copy, Default)]
 struct Defaults {
+    description: u32,
     duration: u32,
     size: u32,
     flags: u32,
 }
 
-// The bit of a frame's flags that says that decoding cannot start at it.
+// The bit of a sample's flags that says that decoding cannot start at it.
 const NOT_SYNC: u32 = 0x1_0000;
 
-/// Adds the frames of all fragments to their track.
+/// Adds the samples of all fragments to their track.
 pub(crate) fn read(
     fragments: &[Part<'_>],
     movie: &[u8],
     file_bytes: usize,
-    track: &mut Track,
+    track: &mut Track<'_>,
 ) -> Result<(), MediaError> {
     if fragments.is_empty() {
         return Ok(());
     }
-    let defaults = movie_defaults(movie, track.id)?;
+    let defaults = defaults(movie, track.id)?;
+    let mut clock = track
+        .samples
+        .last()
+        .map_or(0, |last| last.at.saturating_add(i64::from(last.duration)));
     for fragment in fragments {
         // A run without an address goes on where the one before it ended.
         let mut at = fragment.start;
         for part in Boxes::new(fragment.body) {
             let part = part?;
-            if &part.name == b"traf" {
-                run_group(
-                    part.body,
-                    fragment.start,
-                    &mut at,
-                    defaults,
-                    file_bytes,
-                    track,
-                )?;
+            if &part.name != b"traf" {
+                continue;
+            }
+            let mut group = Group {
+                base: fragment.start,
+                file_bytes,
+                defaults,
+                ours: false,
+            };
+            group.open(part.body, fragment.start, &mut at, track.id)?;
+            if let (true, Ok(start)) = (group.ours, child(part.body, b"tfdt")) {
+                let mut start = Fields::new(start, "tfdt");
+                clock = match start.version()? {
+                    1 => start.u64()? as i64,
+                    _ => i64::from(start.u32()?),
+                };
+            }
+            for run in Boxes::new(part.body) {
+                let run = run?;
+                if &run.name == b"trun" {
+                    group.run(run.body, &mut at, &mut clock, &mut track.samples)?;
+                }
             }
         }
     }
     Ok(())
 }
 
-fn movie_defaults(movie: &[u8], id: u32) -> Result<Defaults, MediaError> {
+fn defaults(movie: &[u8], id: u32) -> Result<Defaults, MediaError> {
     let Ok(extends) = child(movie, b"mvex") else {
         return Ok(Defaults::default());
     };
@@ -57,8 +75,8 @@ fn movie_defaults(movie: &[u8], id: u32) -> Result<Defaults, MediaError> {
             let mut fields = Fields::new(part.body, "trex");
             fields.skip(4)?;
             if fields.u32()? == id {
-                fields.skip(4)?;
                 return Ok(Defaults {
+                    description: fields.u32()?,
                     duration: fields.u32()?,
                     size: fields.u32()?,
                     flags: fields.u32()?,
@@ -69,110 +87,99 @@ fn movie_defaults(movie: &[u8], id: u32) -> Result<Defaults, MediaError> {
     Ok(Defaults::default())
 }
 
-fn run_group(
-    body: &[u8],
-    fragment_start: u64,
-    at: &mut u64,
-    mut defaults: Defaults,
+/// The runs of one track in one fragment.
+struct Group {
+    base: u64,
     file_bytes: usize,
-    track: &mut Track,
-) -> Result<(), MediaError> {
-    let mut fields = Fields::new(child(body, b"tfhd")?, "tfhd");
-    let flags = fields.u32()?;
-    let ours = fields.u32()? == track.id;
-    let base = match flags {
-        _ if flags & 1 != 0 => fields.u64()?,
-        _ if flags & 0x2_0000 != 0 => fragment_start,
-        _ => *at,
-    };
-    if flags & 2 != 0 {
-        fields.skip(4)?;
-    }
-    for (bit, value) in [
-        (8, &mut defaults.duration),
-        (16, &mut defaults.size),
-        (32, &mut defaults.flags),
-    ] {
-        if flags & bit != 0 {
-            *value = fields.u32()?;
-        }
-    }
-    *at = base;
-    if ours && let Ok(time) = child(body, b"tfdt") {
-        // Where the writer dropped frames, or the file was cut out of a longer one, the frames
-        // before this fragment do not tell when it begins.
-        let mut time = Fields::new(time, "tfdt");
-        let long = time.version()? == 1;
-        track.ticks = if long {
-            time.u64()?
-        } else {
-            time.u32()?.into()
-        };
-    }
-    for part in Boxes::new(body) {
-        let part = part?;
-        if &part.name == b"trun" {
-            run(
-                part.body,
-                base,
-                at,
-                defaults,
-                file_bytes,
-                ours.then_some(&mut *track),
-            )?;
-        }
-    }
-    Ok(())
+    defaults: Defaults,
+    ours: bool,
 }
 
-fn run(
-    body: &[u8],
-    base: u64,
-    at: &mut u64,
-    defaults: Defaults,
-    file_bytes: usize,
-    mut track: Option<&mut Track>,
-) -> Result<(), MediaError> {
-    let mut fields = Fields::new(body, "trun");
-    let flags = fields.u32()?;
-    let count = fields.u32()? as usize;
-    if count > file_bytes {
-        return Err(MediaError::mp4(format!(
-            "a run of {count} frames in {file_bytes} bytes"
-        )));
-    }
-    if flags & 1 != 0 {
-        *at = base.saturating_add_signed(i64::from(fields.u32()? as i32));
-    }
-    let first_flags = if flags & 4 != 0 {
-        Some(fields.u32()?)
-    } else {
-        None
-    };
-    for index in 0..count {
-        let mut field = |bit: u32, default: u32| {
-            if flags & bit != 0 {
-                fields.u32()
-            } else {
-                Ok(default)
-            }
+impl Group {
+    fn open(
+        &mut self,
+        body: &[u8],
+        fragment_start: u64,
+        at: &mut u64,
+        id: u32,
+    ) -> Result<(), MediaError> {
+        let mut fields = Fields::new(child(body, b"tfhd")?, "tfhd");
+        let flags = fields.u32()?;
+        self.ours = fields.u32()? == id;
+        self.base = match flags {
+            _ if flags & 1 != 0 => fields.u64()?,
+            _ if flags & 0x2_0000 != 0 => fragment_start,
+            _ => *at,
         };
-        let duration = field(0x100, defaults.duration)?;
-        let size = field(0x200, defaults.size)?;
-        let own_flags = field(0x400, defaults.flags)?;
-        let shift = field(0x800, 0)?;
-        let frame_flags = first_flags.filter(|_| index == 0).unwrap_or(own_flags);
-        if let Some(track) = &mut track {
-            track.frames.push(Frame {
-                offset: *at,
-                size,
-                length: duration,
-                shown_at: (track.ticks as i64).saturating_add(i64::from(shift as i32)),
-                sync: frame_flags & NOT_SYNC == 0,
-            });
-            track.ticks = track.ticks.saturating_add(u64::from(duration));
+        let Defaults {
+            description,
+            duration,
+            size,
+            flags: frame,
+        } = &mut self.defaults;
+        for (bit, value) in [(2, description), (8, duration), (16, size), (32, frame)] {
+            if flags & bit != 0 {
+                *value = fields.u32()?;
+            }
         }
-        *at = at.saturating_add(u64::from(size));
+        *at = self.base;
+        Ok(())
     }
-    Ok(())
+
+    fn run(
+        &self,
+        body: &[u8],
+        at: &mut u64,
+        clock: &mut i64,
+        samples: &mut Vec<Sample>,
+    ) -> Result<(), MediaError> {
+        let mut fields = Fields::new(body, "trun");
+        let flags = fields.u32()?;
+        let count = fields.u32()? as usize;
+        if flags & 1 != 0 {
+            *at = self
+                .base
+                .saturating_add_signed(i64::from(fields.u32()? as i32));
+        }
+        let first_flags = match flags & 4 {
+            0 => None,
+            _ => Some(fields.u32()?),
+        };
+        let entry = 4 * (flags & 0xF00).count_ones() as usize;
+        // Without entries the samples are all of one size, and lie one behind the other.
+        let most = match entry {
+            0 => self.file_bytes / self.defaults.size.max(1) as usize,
+            entry => fields.rest().len() / entry,
+        };
+        if count > most || samples.len().saturating_add(count) > self.file_bytes {
+            return Err(MediaError::mp4(format!(
+                "a run of {count} samples, but there is place for {most}"
+            )));
+        }
+        for index in 0..count {
+            let mut field = |bit: u32, default: u32| match flags & bit {
+                0 => Ok(default),
+                _ => fields.u32(),
+            };
+            let duration = field(0x100, self.defaults.duration)?;
+            let size = field(0x200, self.defaults.size)?;
+            let own_flags = field(0x400, self.defaults.flags)?;
+            let shift = field(0x800, 0)? as i32;
+            if self.ours {
+                let flags = first_flags.filter(|_| index == 0).unwrap_or(own_flags);
+                samples.push(Sample {
+                    offset: *at,
+                    size,
+                    at: *clock,
+                    shift,
+                    duration,
+                    sync: flags & NOT_SYNC == 0,
+                    description: self.defaults.description.max(1),
+                });
+                *clock = clock.saturating_add(i64::from(duration));
+            }
+            *at = at.saturating_add(u64::from(size));
+        }
+        Ok(())
+    }
 }

@@ -8,9 +8,11 @@ use crate::{
 };
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use kinora_ckpt::{CkptError, Dtype, TensorSource};
 use kinora_mesh::rng::Stream;
 use kinora_mesh::{Axis, Extent, Layout, MeshAxis, parts};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +40,25 @@ pub struct Cx {
     recompute: Recompute,
     stacked: bool,
     dry: bool,
+    values: Option<Values>,
+}
+
+/// Where parameters are read from, instead of being drawn.
+#[derive(Clone)]
+struct Values {
+    source: Arc<dyn TensorSource + Send + Sync>,
+    /// The path of the model that is read; its parameters' names are relative to it.
+    base: String,
+    /// The first failure. Building goes on without the values: every rank has to come to the end.
+    failed: Arc<Mutex<Option<CkptError>>>,
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Values")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Cx {
@@ -59,6 +80,7 @@ impl Cx {
             recompute: Recompute::None,
             stacked: false,
             dry: false,
+            values: None,
         }
     }
 
@@ -78,6 +100,39 @@ impl Cx {
             dry: true,
             ..Self::new(device, precision, 0, sharding)
         }
+    }
+
+    /// The same builder of modules that are only looked at.
+    pub(crate) fn looking(&self) -> Self {
+        Self {
+            dry: true,
+            table: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The same builder of modules whose parameters are read; and where it says what went wrong.
+    pub(crate) fn reading(
+        &self,
+        source: Arc<dyn TensorSource + Send + Sync>,
+    ) -> (Self, Arc<Mutex<Option<CkptError>>>) {
+        let failed = Arc::new(Mutex::new(None));
+        let values = Values {
+            source,
+            base: self.path.clone(),
+            failed: failed.clone(),
+        };
+        let values = Some(values);
+        let cx = Self {
+            values,
+            ..self.clone()
+        };
+        (cx, failed)
+    }
+
+    /// The path of what is built here.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// The builder of the field `name`.
@@ -208,6 +263,24 @@ impl Cx {
                 shape.into(),
             );
         }
+        let data = match &self.values {
+            Some(values) => values.read(path, layout, self.precision.stored),
+            None => self.drawn(path, layout, init),
+        };
+        let tensor = Tensor::from_data(data, (&self.device, self.precision.stored));
+        // Tracked-ness is a property of the device alone, so that it is the same on every rank.
+        Param::initialized(
+            id,
+            if tracked {
+                tensor.require_grad()
+            } else {
+                tensor
+            },
+        )
+    }
+
+    /// Initial values, keyed by (seed, path, element).
+    fn drawn(&self, path: &str, layout: &Layout, init: Init) -> TensorData {
         let len = layout.local_shape().iter().product();
         let values: Vec<f64> = match init {
             Init::Constant(value) => vec![value; len],
@@ -221,17 +294,7 @@ impl Cx {
                 values
             }
         };
-        let data = TensorData::new(values, layout.local_shape());
-        let tensor = Tensor::from_data(data, (&self.device, self.precision.stored));
-        // Tracked-ness is a property of the device alone, so that it is the same on every rank.
-        Param::initialized(
-            id,
-            if tracked {
-                tensor.require_grad()
-            } else {
-                tensor
-            },
-        )
+        TensorData::new(values, layout.local_shape())
     }
 
     /// What a value must pass before layers cut along `axis` read it, and over which group: `Copy`,
@@ -290,6 +353,36 @@ impl Cx {
         self.table
             .lock()
             .expect("no code panics while it holds the table")
+    }
+}
+
+impl Values {
+    /// This rank's box of a parameter, in the dtype in which it is stored.
+    fn read(&self, path: &str, layout: &Layout, dtype: DType) -> TensorData {
+        let name = path.strip_prefix(&self.base).unwrap_or(path);
+        let name = name.strip_prefix('.').unwrap_or(name);
+        let (offset, extent) = (layout.offset(), layout.local_shape());
+        let found = self.source.dtype(name).and_then(|dtype| {
+            let bytes = self.source.read(name, &offset, &extent)?;
+            Ok((bytes, dtype))
+        });
+        match found {
+            Ok((bytes, found)) => {
+                let found = match found {
+                    Dtype::F64 => DType::F64,
+                    Dtype::F32 => DType::F32,
+                    Dtype::BF16 => DType::BF16,
+                    Dtype::F16 => DType::F16,
+                    other => unreachable!("{name} holds {other}, which names refuse"),
+                };
+                TensorData::from_bytes_vec(bytes, extent, found).convert_dtype(dtype)
+            }
+            Err(error) => {
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert(error);
+                TensorData::zeros::<f32, _>(extent)
+            }
+        }
     }
 }
 

@@ -86,7 +86,10 @@ struct Row {
     samples_per_second: f64,
     tokens_per_second: f64,
     step_seconds: f64,
+    // From the end of the step before until the ranks hold the batch and agree on it.
     data_seconds: f64,
+    // Of these, how long the first rank waited for a batch to be made.
+    wait_seconds: f64,
     epoch: u64,
     skipped: u64,
     // The fingerprint of each data group's batch.
@@ -157,7 +160,11 @@ pub fn train(
         }
         let data_seconds = started.elapsed().as_secs_f64();
         let report = trainer.train(&batch)?;
-        let times = (started.elapsed().as_secs_f64(), data_seconds);
+        let times = [
+            started.elapsed().as_secs_f64(),
+            data_seconds,
+            source.waited(),
+        ];
         records.step(&batch, report, times, &batches, trainer.model().config())?;
         if report.skipped > skipped {
             skipped = report.skipped;
@@ -288,7 +295,7 @@ impl Records {
         &mut self,
         batch: &LatentBatch,
         report: crate::Report,
-        (step_seconds, data_seconds): (f64, f64),
+        [step_seconds, data_seconds, wait_seconds]: [f64; 3],
         batches: &[u64],
         model: &MovieGenConfig,
     ) -> Result<(), TrainError> {
@@ -313,6 +320,7 @@ impl Records {
             tokens_per_second: tokens as f64 / step_seconds,
             step_seconds,
             data_seconds,
+            wait_seconds,
             epoch: batch.epoch,
             skipped: report.skipped,
             batches: batches.iter().map(|of| format!("{of:016x}")).collect(),

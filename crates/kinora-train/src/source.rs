@@ -11,6 +11,7 @@ use kinora_models::autoencoder::Autoencoder;
 use kinora_shard::{Group, Sharding};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Where a rank's batches come from.
 pub struct Source {
@@ -24,6 +25,7 @@ pub struct Source {
     device: Device,
     /// What could not be decoded and was not named yet.
     skips: Vec<Skip>,
+    waited: f64,
 }
 
 // What travels besides the latents.
@@ -59,7 +61,12 @@ impl Source {
         let ahead = if group.rank() == 0 {
             let part = Part { index, of };
             let loader = Loader::open(catalog.clone(), part, first_step)?;
-            Some(Ahead::start(loader, autoencoder.clone(), device.clone())?)
+            Some(Ahead::start(
+                loader,
+                autoencoder.clone(),
+                device.clone(),
+                first_step,
+            )?)
         } else {
             None
         };
@@ -70,6 +77,7 @@ impl Source {
             world: sharding.world().clone(),
             device,
             skips: Vec::new(),
+            waited: 0.0,
         })
     }
 
@@ -82,10 +90,19 @@ impl Source {
         let Some(ahead) = &self.ahead else {
             return self.receive();
         };
-        let (batch, skips) = self.world.busy(|| ahead.next())?;
+        let begun = Instant::now();
+        let next = self.world.busy(|| ahead.next());
+        self.waited = begun.elapsed().as_secs_f64();
+        let (batch, skips) = next?;
         self.skips.extend(skips);
         self.send(&batch)?;
         Ok(batch)
+    }
+
+    /// Seconds that this rank waited for the latest batch to be loaded and encoded; 0 on ranks that
+    /// others send theirs to.
+    pub fn waited(&self) -> f64 {
+        self.waited
     }
 
     /// What could not be decoded since the last call, in words: on the first rank of each data group,

@@ -106,7 +106,7 @@ pub(crate) fn of_latents(
         )));
     }
     let pca = read(run, section, device)?;
-    let (is, was) = (identity(&pca), catalog.encoders().latents.as_deref());
+    let (is, was) = (identity(&pca), catalog.autoencoder());
     if was != Some(is.as_str()) {
         return Err(Failure::input(format!(
             "the latents were made by the autoencoder {}, but {} holds {is}\n  help: train into another folder, or encode the data with this one",

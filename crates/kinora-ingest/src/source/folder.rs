@@ -3,12 +3,9 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
-
-use xxhash_rust::xxh3::Xxh3;
 
 use super::member::{Role, role, split};
-use super::{Fingerprint, Item, Items, Source, Words};
+use super::{Files, Fingerprint, Item, Items, Source, Words};
 use crate::hold::Hold;
 use crate::journal;
 use crate::{IngestError, SourceKind};
@@ -58,9 +55,7 @@ impl Folder {
             own,
             seen: out.filter(|_| !own).into_iter().collect(),
             entries: Vec::new(),
-            hash: Xxh3::new(),
-            bytes: 0,
-            newest: (0, String::new()),
+            files: Files::default(),
             ignored: [0; 2],
         };
         walk.folder(Path::new(""));
@@ -72,18 +67,10 @@ impl Folder {
         }
         walk.entries.sort_by(|a, b| a.path().cmp(b.path()));
         for entry in &walk.entries {
-            walk.hash
-                .update(entry.path().as_os_str().as_encoded_bytes());
-            walk.hash.update(&[0]);
+            walk.files.name(entry.path());
         }
-        let print = Fingerprint {
-            path: root.display().to_string(),
-            kind: SourceKind::Folder,
-            items: walk.entries.len() as u64,
-            bytes: walk.bytes,
-            hash: format!("{:016x}", walk.hash.digest()),
-            newest: walk.newest.1,
-        };
+        let items = walk.entries.len() as u64;
+        let print = walk.files.fingerprint(root, SourceKind::Folder, items);
         Ok(Self {
             root: root.to_path_buf(),
             print,
@@ -151,9 +138,7 @@ struct Walk<'a> {
     /// Folders that were entered, by their real paths: links may lead in circles.
     seen: HashSet<PathBuf>,
     entries: Vec<Entry>,
-    hash: Xxh3,
-    bytes: u64,
-    newest: (u128, String),
+    files: Files,
     ignored: [u64; 2],
 }
 
@@ -197,7 +182,7 @@ impl Walk<'_> {
                 Ok(meta) if meta.is_dir() => self.folder(&path),
                 Ok(meta) if meta.is_file() => {
                     if role(split(&name.to_string_lossy()).1) != Role::Other {
-                        self.count(&path, &meta);
+                        self.files.add(&path, &meta);
                     }
                     files.push(name);
                 }
@@ -209,23 +194,6 @@ impl Walk<'_> {
             }
         }
         self.pair(inside, &files);
-    }
-
-    /// Notes a file's name, size and time.
-    fn count(&mut self, path: &Path, meta: &fs::Metadata) {
-        let since = meta
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let time = since.map_or(0, |since| since.as_nanos());
-        // Folders are not listed in the order of their paths, so each file counts for itself.
-        self.hash.update(path.as_os_str().as_encoded_bytes());
-        self.hash.update(&meta.len().to_le_bytes());
-        self.hash.update(&time.to_le_bytes());
-        self.bytes += meta.len();
-        if time >= self.newest.0 {
-            self.newest = (time, path.display().to_string());
-        }
     }
 
     /// Finds for each media file of a folder what lies beside it.

@@ -2,6 +2,7 @@
 //! any position.
 
 mod captions;
+mod fingerprint;
 mod folder;
 mod member;
 mod parquet;
@@ -21,6 +22,8 @@ use crate::hold::Hold;
 use crate::{IngestError, MediaPlace};
 
 pub(crate) use captions::words;
+use fingerprint::Files;
+pub(crate) use fingerprint::Fingerprint;
 pub(crate) use member::is_url;
 pub(crate) use parquet::{bytes, value};
 
@@ -43,47 +46,6 @@ pub(crate) trait Source: Send + Sync {
 
 /// Items in order.
 pub(crate) type Items<'a> = Box<dyn Iterator<Item = Item> + Send + 'a>;
-
-/// A source as it is now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Fingerprint {
-    /// Its path, as given.
-    pub(crate) path: String,
-    /// Its kind.
-    pub(crate) kind: SourceKind,
-    /// Its items.
-    pub(crate) items: u64,
-    /// The bytes of all its files.
-    pub(crate) bytes: u64,
-    /// Hash of names, sizes and times of change, 16 hexadecimal digits.
-    pub(crate) hash: String,
-    /// The file that was changed last.
-    pub(crate) newest: String,
-}
-
-impl Fingerprint {
-    /// What is different in `now`, in words.
-    pub(crate) fn difference(&self, now: &Self) -> Option<String> {
-        if self == now {
-            return None;
-        }
-        let Self { path, .. } = self;
-        let (was, is) = if self.kind != now.kind {
-            (self.kind.name().to_owned(), now.kind.name().to_owned())
-        } else if self.items != now.items {
-            (format!("{} items", self.items), now.items.to_string())
-        } else if self.bytes != now.bytes {
-            (format!("{} bytes", self.bytes), now.bytes.to_string())
-        } else {
-            let newest = &now.newest;
-            return Some(format!("{path} has changed; the newest file is {newest}"));
-        };
-        let newest = &now.newest;
-        Some(format!(
-            "{path} had {was}, and has {is} now; the newest file is {newest}"
-        ))
-    }
-}
 
 /// A picture or clip with what belongs to it.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 //! path.
 
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type};
@@ -10,12 +9,11 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_schema::DataType;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader};
 use serde_json::{Map, Value};
-use xxhash_rust::xxh3::Xxh3;
 
 use super::captions::take;
 use super::member::is_url;
 use super::recognise;
-use super::{Fingerprint, Item, Items, Source, Taken, Words};
+use super::{Files, Fingerprint, Item, Items, Source, Taken, Words};
 use crate::config::ColumnNames;
 use crate::hold::Hold;
 use crate::shards::{self, Remote, guarded};
@@ -43,30 +41,14 @@ impl Parquets {
     /// If there is no Parquet file, or a readable one has no column for the media.
     pub(crate) fn open(path: &Path, names: &ColumnNames) -> Result<Self, IngestError> {
         let mut files = Vec::new();
-        let mut hash = Xxh3::new();
-        let (mut bytes, mut newest) = (0, (0, String::new()));
+        let mut seen = Files::default();
         for path in recognise::files(path, "parquet")? {
             let meta = path.metadata().map_err(IngestError::io(&path))?;
-            let since = meta
-                .modified()
-                .ok()
-                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            let time = since.map_or(0, |since| since.as_nanos());
-            hash.update(path.as_os_str().as_encoded_bytes());
-            hash.update(&meta.len().to_le_bytes());
-            hash.update(&time.to_le_bytes());
-            bytes += meta.len();
-            newest = newest.max((time, path.display().to_string()));
+            seen.add(&path, &meta);
             files.push(Shard::open(path, names)?);
         }
-        let print = Fingerprint {
-            path: path.display().to_string(),
-            kind: SourceKind::Parquet,
-            items: files.iter().map(|file| file.rows).sum(),
-            bytes,
-            hash: format!("{:016x}", hash.digest()),
-            newest: newest.1,
-        };
+        let items = files.iter().map(|file| file.rows).sum();
+        let print = seen.fingerprint(path, SourceKind::Parquet, items);
         Ok(Self {
             print,
             files,

@@ -8,13 +8,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
-
-use xxhash_rust::xxh3::Xxh3;
 
 use super::member::{Role, role, split};
 use super::recognise;
-use super::{Fingerprint, Item, Items, Source, Words};
+use super::{Files, Fingerprint, Item, Items, Source, Words};
 use crate::hold::Hold;
 use crate::{IngestError, SourceKind};
 
@@ -43,30 +40,14 @@ impl Tars {
     /// If there is no tar, or one cannot be opened.
     pub(crate) fn open(path: &Path) -> Result<Self, IngestError> {
         let mut files = Vec::new();
-        let mut hash = Xxh3::new();
-        let (mut bytes, mut newest) = (0, (0, String::new()));
+        let mut seen = Files::default();
         for path in recognise::files(path, "tar")? {
             let meta = path.metadata().map_err(IngestError::io(&path))?;
-            let since = meta
-                .modified()
-                .ok()
-                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            let time = since.map_or(0, |since| since.as_nanos());
-            hash.update(path.as_os_str().as_encoded_bytes());
-            hash.update(&meta.len().to_le_bytes());
-            hash.update(&time.to_le_bytes());
-            bytes += meta.len();
-            newest = newest.max((time, path.display().to_string()));
+            seen.add(&path, &meta);
             files.push(Archive::open(&path)?);
         }
-        let print = Fingerprint {
-            path: path.display().to_string(),
-            kind: SourceKind::Tar,
-            items: files.iter().map(|file| file.items).sum(),
-            bytes,
-            hash: format!("{:016x}", hash.digest()),
-            newest: newest.1,
-        };
+        let items = files.iter().map(|file| file.items).sum();
+        let print = seen.fingerprint(path, SourceKind::Tar, items);
         Ok(Self { print, files })
     }
 }

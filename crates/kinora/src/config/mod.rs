@@ -126,6 +126,11 @@ impl RunConfig {
         }
         if let Some(data) = &self.data {
             data.validate().or_input()?;
+            if data.audio {
+                return Err(Failure::input(
+                    "data.audio has no effect: no model here takes sound\n  help: remove it",
+                ));
+            }
             if let Some(autoencoder) = &self.autoencoder {
                 for (bucket, latent) in autoencoder.check(data, &video)? {
                     let tokens = video.grid(latent).iter().product();
