@@ -47,26 +47,80 @@ fn windows() -> Vec<(Window, [usize; 3])> {
         (SAME, [4, 7, 5]),
         (flat, [4, 7, 5]),
         // Enlarged by two; and a part of the rows with one more above and below.
-        (Window { out: [2, 6, 8], enlarge: 2, ..flat }, [2, 3, 4]),
-        (Window { out: [2, 6, 8], enlarge: 2, before: [0, -1, 1], ..flat }, [2, 5, 4]),
-        (Window { out: [2, 5, 4], before: [0, 0, 1], ..flat }, [2, 7, 4]),
+        (
+            Window {
+                out: [2, 6, 8],
+                enlarge: 2,
+                ..flat
+            },
+            [2, 3, 4],
+        ),
+        (
+            Window {
+                out: [2, 6, 8],
+                enlarge: 2,
+                before: [0, -1, 1],
+                ..flat
+            },
+            [2, 5, 4],
+        ),
+        (
+            Window {
+                out: [2, 5, 4],
+                before: [0, 0, 1],
+                ..flat
+            },
+            [2, 7, 4],
+        ),
         // Steps of two, with zeros below and to the right.
-        (Window { out: [2, 3, 4], stride: [1, 2, 2], before: [0; 3], ..flat }, [2, 6, 8]),
+        (
+            Window {
+                out: [2, 3, 4],
+                stride: [1, 2, 2],
+                before: [0; 3],
+                ..flat
+            },
+            [2, 6, 8],
+        ),
         // In time alone.
         (
-            Window { kernel: [3, 1, 1], stride: [2, 1, 1], before: [0; 3], out: [2, 3, 5], enlarge: 1 },
+            Window {
+                kernel: [3, 1, 1],
+                stride: [2, 1, 1],
+                before: [0; 3],
+                out: [2, 3, 5],
+                enlarge: 1,
+            },
             [5, 3, 5],
         ),
         (
-            Window { kernel: [3, 1, 1], stride: [1; 3], before: [2, 0, 0], out: [4, 3, 5], enlarge: 1 },
+            Window {
+                kernel: [3, 1, 1],
+                stride: [1; 3],
+                before: [2, 0, 0],
+                out: [4, 3, 5],
+                enlarge: 1,
+            },
             [4, 3, 5],
         ),
         (
-            Window { kernel: [1; 3], stride: [1; 3], before: [0; 3], out: [2, 30, 40], enlarge: 1 },
+            Window {
+                kernel: [1; 3],
+                stride: [1; 3],
+                before: [0; 3],
+                out: [2, 30, 40],
+                enlarge: 1,
+            },
             [2, 30, 40],
         ),
         // More rows than a block.
-        (Window { out: [3, 30, 40], ..SAME }, [3, 30, 40]),
+        (
+            Window {
+                out: [3, 30, 40],
+                ..SAME
+            },
+            [3, 30, 40],
+        ),
     ]
 }
 
@@ -83,7 +137,10 @@ fn values_and_gradients_are_those_of_the_backends_convolution() {
             assert_eq!(out.dims(), [2, a, b, c, 4]);
             let loss = (out.clone() * waves(out.dims(), 1.1, &device)).sum();
             let mut gradients = loss.backward();
-            let mut all = vec![numbers(out.inner()), numbers(x.grad_remove(&mut gradients).unwrap())];
+            let mut all = vec![
+                numbers(out.inner()),
+                numbers(x.grad_remove(&mut gradients).unwrap()),
+            ];
             all.push(numbers(weight.grad_remove(&mut gradients).unwrap()));
             all.push(numbers(bias.grad_remove(&mut gradients).unwrap()));
             all
@@ -105,7 +162,11 @@ fn earlier_frames_are_the_first_of_the_video() {
                 out: [5 - earlier + earlier.min(2), 7, 5],
                 ..SAME
             };
-            let window = Window { before: [0, 1, 1], out: [3, 7, 5], ..window };
+            let window = Window {
+                before: [0, 1, 1],
+                out: [3, 7, 5],
+                ..window
+            };
             let whole = convolve(None, x.clone(), weight.clone(), bias.clone(), window);
             let first = x.clone().narrow(1, 0, earlier);
             let rest = x.clone().narrow(1, earlier, 5 - earlier);
@@ -120,7 +181,8 @@ fn norm_and_silu_are_those_of_tensor_operations() {
     let results = [true, false].map(|fused| {
         let device = Device::flex().autodiff();
         // A row of zeros has no direction, and stays zero.
-        let x = waves([150, 7], 0.9, &device).slice_assign([3..4, 0..7], Tensor::zeros([1, 7], (&device, DType::F64)));
+        let x = waves([150, 7], 0.9, &device)
+            .slice_assign([3..4, 0..7], Tensor::zeros([1, 7], (&device, DType::F64)));
         let x = x.detach().require_grad();
         let weight = waves([7], 0.4, &device).require_grad();
         let out = if fused {
@@ -129,7 +191,9 @@ fn norm_and_silu_are_those_of_tensor_operations() {
             let scale = x.clone().square().mean_dim(1).add_scalar(1e-6).sqrt();
             silu(x.clone() / scale * weight.clone().reshape([1, 7]))
         };
-        let mut gradients = (out.clone() * waves([150, 7], 1.1, &device)).sum().backward();
+        let mut gradients = (out.clone() * waves([150, 7], 1.1, &device))
+            .sum()
+            .backward();
         [
             numbers(out.inner()),
             numbers(x.grad_remove(&mut gradients).unwrap()),

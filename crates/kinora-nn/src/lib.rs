@@ -10,23 +10,33 @@
 
 mod attend;
 mod attention;
+mod conv;
 mod embedding;
+mod frame_attention;
 mod joint;
 mod linear;
 mod mlp;
 mod modulation;
 mod norm;
+mod pixel_norm;
 mod positions;
+mod recall;
 mod sequence;
+mod stripes;
 mod time;
 
 pub use attention::{Attention, AttentionConfig, QkNorm};
+pub use conv::{Conv, ConvConfig};
 pub use embedding::Embedding;
+pub use frame_attention::FrameAttention;
 pub use joint::{JointAttention, JointTokens};
 pub use linear::{Linear, LinearConfig};
 pub use mlp::SwiGlu;
 pub use modulation::{Modulate, Modulation, Modulator};
 pub use norm::{LayerNorm, RmsNorm};
+pub use pixel_norm::PixelNorm;
 pub use positions::{FactorisedPositions, Positions};
+pub use recall::Recall;
 pub use sequence::{Sequence, TextEntry};
+pub use stripes::Stripes;
 pub use time::TimeEmbedding;

@@ -83,8 +83,9 @@ pub fn convolve(
     if !on_host(&x) {
         return tensors::forward(earlier, x, weight, bias, window);
     }
-    let tracked =
-        x.is_autodiff() || earlier.as_ref().is_some_and(Tensor::is_autodiff) || weight.is_autodiff();
+    let tracked = x.is_autodiff()
+        || earlier.as_ref().is_some_and(Tensor::is_autodiff)
+        || weight.is_autodiff();
     if !tracked {
         return plain(earlier, x, weight, bias, &window);
     }

@@ -25,11 +25,7 @@ pub(super) fn forward<T: Real>(
     let to = bias.dims()[0];
     let earlier_frames = earlier.as_ref().map_or(0, |earlier| earlier.dims()[1]);
     let earlier = earlier.map(Flat::<T>::of);
-    let (x, weight, bias) = (
-        Flat::<T>::of(x),
-        Flat::<T>::of(weight),
-        Flat::<T>::of(bias),
-    );
+    let (x, weight, bias) = (Flat::<T>::of(x), Flat::<T>::of(weight), Flat::<T>::of(bias));
     let video = Video {
         data: &x,
         frames,
@@ -135,7 +131,15 @@ pub(super) fn correlate<T: Real>(
     blocks
         .into_par_iter()
         .for_each_init(Scratch::default, |scratch, block| {
-            fill(video, taps, window, block.frame, block.row, block.out, scratch);
+            fill(
+                video,
+                taps,
+                window,
+                block.frame,
+                block.row,
+                block.out,
+                scratch,
+            );
             if let Some(bias) = bias {
                 for pixel in block.out.chunks_exact_mut(bias.len()) {
                     for (out, &bias) in pixel.iter_mut().zip(bias) {
