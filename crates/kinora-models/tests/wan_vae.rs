@@ -36,7 +36,7 @@ fn config(set: &Set) -> WanVaeConfig {
     let list = |name: &str| theirs[name].as_array().expect(name).clone();
     let base = number("base_dim").expect("base_dim");
     let multipliers = list("dim_mult")
-        .iter()
+        .into_iter()
         .map(|m| m.as_u64().unwrap() as usize);
     let halves = list("temperal_downsample");
     WanVaeConfig {
