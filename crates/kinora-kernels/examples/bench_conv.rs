@@ -1,7 +1,12 @@
 //! How fast a convolution is, beside the product of matrices that it amounts to.
 use burn::tensor::{Device, Distribution, Tensor};
-use kinora_kernels::{Window, convolve, product, rms_norm_silu};
-use std::time::Instant;
+use kinora_kernels::{Window, convolve, product};
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}
 fn main() {
     let device = Device::flex();
     for (c, d, t, side) in [
@@ -23,33 +28,17 @@ fn main() {
             enlarge: 1,
         };
         let flops = 2.0 * 27.0 * (c * d * t * side * side) as f64;
-        let mut best = [f64::MAX; 3];
-        for _ in 0..4 {
-            let start = Instant::now();
-            let y = convolve(Some(e.clone()), x.clone(), w.clone(), b.clone(), window);
-            best[0] = best[0].min(start.elapsed().as_secs_f64());
-            drop(y);
-            let a = Tensor::<2>::random(
-                [t * side * side * 27 / 8, c],
-                Distribution::Default,
-                &device,
-            );
-            let w2 = Tensor::<2>::random([c, d], Distribution::Default, &device);
-            let start = Instant::now();
-            let y = product(a, w2);
-            best[1] = best[1].min(start.elapsed().as_secs_f64() * 8.0);
-            drop(y);
-            let flat = x.clone().reshape([t * side * side, c]);
-            let start = Instant::now();
-            rms_norm_silu(flat, Tensor::ones([c], &device), 1e-12);
-            best[2] = best[2].min(start.elapsed().as_secs_f64());
-        }
-        println!(
-            "{c}->{d} {t}x{side}: conv {:.1} GFLOP/s ({:.1} ms), product {:.1}, norm {:.2} ms",
-            flops / best[0] / 1e9,
-            best[0] * 1e3,
-            flops / best[1] / 1e9,
-            best[2] * 1e3
-        );
+        let n = (60e9 / flops).ceil() as usize;
+        let before = processor();
+        for _ in 0..n { convolve(Some(e.clone()), x.clone(), w.clone(), b.clone(), window); }
+        let used = processor() - before;
+        let (m, k) = (2048, c);
+        let a = Tensor::<2>::random([m, k], Distribution::Default, &device);
+        let w2 = Tensor::<2>::random([k, d], Distribution::Default, &device);
+        let r = (60e9 / (2.0 * (m * k * d) as f64)).ceil() as usize;
+        let before = processor();
+        for _ in 0..r { product(a.clone(), w2.clone()); }
+        let of_product = processor() - before;
+        println!("{c}->{d} {t}x{side}: conv {:.1} GFLOP a processor second, product {:.1}", n as f64 * flops / used / 1e9, r as f64 * 2.0 * (m * k * d) as f64 / of_product / 1e9);
     }
 }

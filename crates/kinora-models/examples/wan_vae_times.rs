@@ -19,21 +19,26 @@ fn main() {
         Distribution::Uniform(-1.0, 1.0),
         &device,
     );
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), processor());
     let moments = vae.moments(video);
-    println!(
-        "encode: {:.2} s, peak {} MiB",
-        start.elapsed().as_secs_f64(),
-        peak()
-    );
-    let start = Instant::now();
+    report("encode", start, before);
+    let (start, before) = (Instant::now(), processor());
     let frames = vae.reconstruct(moments.narrow(1, 0, 16));
-    println!(
-        "decode: {:.2} s, peak {} MiB",
-        start.elapsed().as_secs_f64(),
-        peak()
-    );
+    report("decode", start, before);
     println!("{:?}", frames.dims());
+}
+
+fn report(what: &str, start: Instant, before: f64) {
+    let (wall, used) = (start.elapsed().as_secs_f64(), processor() - before);
+    println!("{what}: {wall:.2} s, {used:.2} s of processors, peak {} MiB", peak());
+}
+
+/// Seconds of all processors that the process has used, on Linux.
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
 }
 
 /// The most memory that the process has held, in MiB.

@@ -65,13 +65,16 @@ fn read(set: &Set, cx: &Cx, layout: &str, keys: Keys) -> Option<WanVae> {
     Some(load(cx, open, |cx| WanVae::new(cx, &config)).unwrap_or_else(|error| panic!("{error}")))
 }
 
+/// In whichever layout the set has.
+fn any(set: &Set, cx: &Cx) -> Option<WanVae> {
+    if set.path("weights.original.safetensors").is_file() {
+        return read(set, cx, "original", keys::original);
+    }
+    read(set, cx, "diffusers", keys::diffusers)
+}
+
 fn single(set: &Set) -> Option<WanVae> {
-    read(
-        set,
-        &Cx::single(&Device::flex()),
-        "diffusers",
-        keys::diffusers,
-    )
+    any(set, &Cx::single(&Device::flex()))
 }
 
 /// The names of the set's cases that begin so.
@@ -386,7 +389,7 @@ struct Passed {
 fn backward(set: &Set, file: &File, dtype: DType, sharding: &Arc<Sharding>) -> Option<Passed> {
     let device = Device::flex().autodiff();
     let cx = Cx::new(&device, dtype, 0, sharding);
-    let vae = read(set, &cx, "diffusers", keys::diffusers)?;
+    let vae = any(set, &cx)?;
     let video = tensor(file, "video", &device, dtype).require_grad();
     let eps = tensor(file, "eps", &device, dtype);
     let (loss, rec) = loss(&vae, video.clone(), eps);
@@ -551,7 +554,7 @@ fn stripes_are_the_whole_picture() {
                 let (of_rank, of_case) = (set.clone(), case.clone());
                 let results = ranks(n, move |sharding| {
                     let cx = Cx::new(&Device::flex(), DType::F32, 0, sharding);
-                    let vae = read(&of_rank, &cx, "diffusers", keys::diffusers).expect("weights");
+                    let vae = any(&of_rank, &cx).expect("weights");
                     let file = of_rank
                         .file(&format!("{of_case}.safetensors"))
                         .expect("a case");
