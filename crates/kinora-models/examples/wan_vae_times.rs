@@ -30,14 +30,25 @@ fn main() {
 
 fn report(what: &str, start: Instant, before: f64) {
     let (wall, used) = (start.elapsed().as_secs_f64(), processor() - before);
-    println!("{what}: {wall:.2} s, {used:.2} s of processors, peak {} MiB", peak());
+    println!(
+        "{what}: {wall:.2} s, {used:.2} s of processors, peak {} MiB",
+        peak()
+    );
 }
 
 /// Seconds of all processors that the process has used, on Linux.
 fn processor() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
     ticks / 100.0
 }
 

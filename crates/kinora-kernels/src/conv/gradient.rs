@@ -57,6 +57,7 @@ pub(super) fn backward<T: Real>(
     };
     let taps = Taps {
         data: &weight,
+        packed: false,
         kernel: window.kernel,
         from: channels,
         to,

@@ -13,6 +13,9 @@ use rayon::prelude::*;
 // bits of the result.
 const BLOCK: usize = 256;
 
+// From so many outputs on, it pays to lay the matrix of each element of the window out by itself.
+const PACKED: usize = 1024;
+
 /// The forward pass.
 pub(super) fn forward<T: Real>(
     earlier: Option<Tensor<5>>,
@@ -37,8 +40,11 @@ pub(super) fn forward<T: Real>(
         enlarge: window.enlarge,
         apart: [1; 3],
     };
+    let outputs = b * window.out.iter().product::<usize>();
+    let packed = (outputs >= PACKED).then(|| packed(&weight, window.taps(), to));
     let taps = Taps {
-        data: &weight,
+        data: packed.as_deref().unwrap_or(&weight),
+        packed: packed.is_some(),
         kernel: window.kernel,
         from: channels,
         to,
@@ -52,8 +58,9 @@ pub(super) fn forward<T: Real>(
 /// The matrices of the elements of a window.
 #[derive(Clone, Copy)]
 pub(super) struct Taps<'a, T> {
-    /// `[from, taps, to]`.
+    /// `[from, taps, to]`, or packed, `[taps, from, to]`.
     pub(super) data: &'a [T],
+    pub(super) packed: bool,
     pub(super) kernel: [usize; 3],
     pub(super) from: usize,
     pub(super) to: usize,
@@ -72,12 +79,12 @@ impl<'a, T: Real> Taps<'a, T> {
         let taps = kt * kh * kw;
         let at = (t * kh + h) * kw + w;
         let matrix = |at: usize| {
-            Matrix::rows(
-                &self.data[at * self.to..],
-                self.from,
-                self.to,
-                taps * self.to,
-            )
+            let (start, stride) = if self.packed {
+                (at * self.from * self.to, self.to)
+            } else {
+                (at * self.to, taps * self.to)
+            };
+            Matrix::rows(&self.data[start..], self.from, self.to, stride)
         };
         if self.adjoint {
             matrix(taps - 1 - at).transposed()
@@ -85,6 +92,21 @@ impl<'a, T: Real> Taps<'a, T> {
             matrix(at)
         }
     }
+}
+
+/// `[from, taps, to]` to `[taps, from, to]`.
+fn packed<T: Real>(weight: &[T], taps: usize, to: usize) -> Vec<T> {
+    let mut packed = vec![T::ZERO; weight.len()];
+    let each = packed.par_chunks_mut(weight.len() / taps).enumerate();
+    each.for_each(|(tap, packed)| {
+        for (packed, all) in packed
+            .chunks_exact_mut(to)
+            .zip(weight.chunks_exact(taps * to))
+        {
+            packed.copy_from_slice(&all[tap * to..][..to]);
+        }
+    });
+    packed
 }
 
 /// Rows of one frame of the output.
