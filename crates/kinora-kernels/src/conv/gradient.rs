@@ -30,7 +30,7 @@ pub(super) fn backward<T: Real>(
         Flat::<T>::of(d_out),
     );
     let video = Video {
-        data: &*x,
+        data: &x,
         frames,
         earlier: &[],
         earlier_frames: 0,
@@ -45,7 +45,7 @@ pub(super) fn backward<T: Real>(
     // A video whose elements lie apart by the steps, seen by the window turned round.
     let [t, h, w] = window.out;
     let gradient = Video {
-        data: &*d_out,
+        data: &d_out,
         frames: t,
         earlier: &[],
         earlier_frames: 0,
