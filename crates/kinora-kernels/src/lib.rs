@@ -7,15 +7,19 @@
 //! rounded once, but for the factors of products on GPUs. Results have the same bits for any number of threads.
 
 pub mod attention;
+pub mod conv;
 mod host;
 mod matrix;
 mod norm;
+mod norm_silu;
 pub mod op;
 pub mod product;
 mod real;
 mod swiglu;
 
 pub use attention::{attention, attention_backward, attention_with_logsumexp, merge};
+pub use conv::{Window, convolve};
 pub use norm::rms_norm;
+pub use norm_silu::rms_norm_silu;
 pub use product::product;
 pub use swiglu::swiglu;

@@ -152,9 +152,31 @@ impl Group {
         label: &'static str,
     ) -> Flight<D> {
         let (rank, size) = (self.rank(), self.size());
+        self.start_exchange(x, (rank + 1) % size, (rank + size - 1) % size, shape, label)
+    }
+
+    /// Sends a tensor to the rank before and receives one of shape `shape` from the next of the ring.
+    pub fn start_shift_back<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        shape: [usize; D],
+        label: &'static str,
+    ) -> Flight<D> {
+        let (rank, size) = (self.rank(), self.size());
+        self.start_exchange(x, (rank + size - 1) % size, (rank + 1) % size, shape, label)
+    }
+
+    fn start_exchange<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        to: usize,
+        from: usize,
+        shape: [usize; D],
+        label: &'static str,
+    ) -> Flight<D> {
         let exchange = Collective::Exchange {
-            to: Some((rank + 1) % size),
-            from: Some((rank + size - 1) % size),
+            to: Some(to),
+            from: Some(from),
             len: shape.iter().product(),
         };
         self.start(exchange, label, x.reshape([-1]), move |flat| {

@@ -1,6 +1,7 @@
 //! Autoencoders: videos to latents and back, behind one interface.
 
 mod pca;
+pub mod wan;
 
 pub use pca::{Pca, PcaConfig, PcaFit};
 
@@ -23,6 +24,26 @@ pub enum ShapeError {
         width: usize,
         /// Pixels of a latent element.
         patch: [usize; 3],
+    },
+    /// A number of frames that causal compression does not leave whole.
+    #[error(
+        "a video of {frames} frames is not one frame and a multiple of {step}\n  help: take {} frames", frames.saturating_sub(1) / step * step + 1
+    )]
+    Frames {
+        /// Frames.
+        frames: usize,
+        /// Frames of a latent frame but the first.
+        step: usize,
+    },
+    /// More stripes than there are rows to cut.
+    #[error(
+        "a latent of {rows} rows cannot be cut into {stripes} stripes\n  help: make the video higher, or cut it for fewer devices"
+    )]
+    Stripes {
+        /// Rows of the latent.
+        rows: usize,
+        /// Stripes.
+        stripes: usize,
     },
     /// Stored numbers that do not fit the settings.
     #[error(
