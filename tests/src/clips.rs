@@ -4,9 +4,9 @@ use crate::fixture::{Cut, text, train_config, video};
 use burn::tensor::{DType, Device};
 use kinora_comm::local::{self, OnStuck, RankFailure, World};
 use kinora_data::{Bucket, Catalog, DataConfig};
-use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Pca, PcaConfig};
 use kinora_models::movie_gen::MovieGenConfig;
+use kinora_models::{TextToVideo, VideoConfig};
 use kinora_shapes::ShapesConfig;
 use kinora_shard::Sharding;
 use kinora_track::Console;
@@ -128,11 +128,13 @@ impl Clips {
             max_latent: [4, 4, 4],
             ..video()
         };
+        let video = VideoConfig::from(video);
         let run = Run {
             dir: self.run(name),
             config: config(),
-            video,
-            text: text(),
+            model: identity(&video, Some(&text()), json!(null)),
+            build: Arc::new(move |cx| Ok(TextToVideo::new(cx, &video, Some(&text())))),
+            encoder: None,
             seed: 3,
             catalog: self.catalog.clone(),
             autoencoder: self.pca.clone(),

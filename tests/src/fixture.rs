@@ -137,7 +137,7 @@ pub(crate) fn trainer(
 ) -> Trainer<TextToVideo> {
     let device = (&Device::flex(), precision);
     Trainer::new(config, 3, device, sharding, |cx| {
-        TextToVideo::new(cx, &video(), &text())
+        TextToVideo::new(cx, &video().into(), Some(&text()))
     })
 }
 

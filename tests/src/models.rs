@@ -4,9 +4,9 @@
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
 use kinora_mesh::Axis;
-use kinora_models::Denoiser;
 use kinora_models::bytes::{Bytes, BytesConfig};
 use kinora_models::movie_gen::TextTokens;
+use kinora_models::{Condition, Denoiser};
 use kinora_nn::{
     Attention, AttentionConfig, JointAttention, JointTokens, LayerNorm, Linear, LinearConfig,
     Modulation, Modulator, QkNorm, RmsNorm, Sequence, SwiGlu, TextEntry, TimeEmbedding,
@@ -83,11 +83,11 @@ impl WanNorms {
 }
 
 impl Denoiser for WanNorms {
-    fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, prompts: &[String]) -> Tensor<5> {
+    fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, given: &Condition) -> Tensor<5> {
         let (shape, tokens) = sizes(&latent);
         let text = self
             .text
-            .forward(&self.text.encode(prompts), &latent.device());
+            .forward(&self.text.encode(&given.prompts), &latent.device());
         let mask = text.mask.inner();
         let text = self.entry.forward(self.project.forward(text.embedding));
         let x = self.frame.enter(latent);
@@ -152,11 +152,11 @@ impl Joint {
 }
 
 impl Denoiser for Joint {
-    fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, prompts: &[String]) -> Tensor<5> {
+    fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, given: &Condition) -> Tensor<5> {
         let (shape, video) = sizes(&latent);
         let text = self
             .text
-            .forward(&self.text.encode(prompts), &latent.device());
+            .forward(&self.text.encode(&given.prompts), &latent.device());
         let (text, mask) = padded(text);
         let tokens = JointTokens {
             video,

@@ -159,7 +159,9 @@ fn caught<M: Denoiser>(case: &Case<M>, mistakes: &[(&str, &'static str, Wrong)])
 
 #[test]
 fn mistakes_in_collectives_are_noticed() {
-    let case = case(DType::F64, |cx| TextToVideo::new(cx, &movie_gen(), &text()));
+    let case = case(DType::F64, |cx| {
+        TextToVideo::new(cx, &movie_gen().into(), Some(&text()))
+    });
     use Wrong::{Halved, Rotated, Stale, Unreduced};
     caught(
         &case,

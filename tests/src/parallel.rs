@@ -4,13 +4,13 @@ use crate::models::{Joint, WanNorms, text};
 use burn::tensor::{DType, Device};
 use kinora_comm::Transport;
 use kinora_comm::local::{self, World};
-use kinora_flow::Schedule;
+use kinora_flow::{Schedule, Solver};
 use kinora_generate::SampleConfig;
 use kinora_mesh::{ContextAttention, Mesh, MeshAxis, Plan};
 use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::{MovieGenConfig, TextInput};
 use kinora_models::{Denoiser, TextToVideo};
-use kinora_shard::{Cx, Precision, Recompute, Sharding};
+use kinora_shard::{Adapters, Cx, Precision, Recompute, Sharding};
 use kinora_verify::{Case, Difference, Record, Tolerance, compare, record, train_config};
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,6 +151,7 @@ pub(crate) fn case<M>(
         steps: 5,
         sample: Some(SampleConfig {
             schedule: Schedule::Linear { steps: 2 },
+            solver: Solver::default(),
             guidance: 3.0,
             overlap: 1,
         }),
@@ -255,7 +256,9 @@ fn all_rows<M: Denoiser>(case: &Case<M>, tolerance: Tolerance, unheard: &[&str])
 }
 
 fn movie_gen_case(dtype: DType) -> Case<TextToVideo> {
-    case(dtype, |cx| TextToVideo::new(cx, &movie_gen(), &text()))
+    case(dtype, |cx| {
+        TextToVideo::new(cx, &movie_gen().into(), Some(&text()))
+    })
 }
 
 /// Layers so narrow that stored weights are cut on one rank of tp, and could be whole on the other.
@@ -278,7 +281,7 @@ fn uneven_boxes_are_stored_alike_on_all_ranks() {
             ffn: 9,
             ..text()
         };
-        TextToVideo::new(cx, &narrow, &text)
+        TextToVideo::new(cx, &narrow.into(), Some(&text))
     });
     let case = Case { global: 10, ..case };
     let whole = run(&registry()[0], &case).remove(0);
@@ -294,6 +297,28 @@ fn movie_gen_is_that_of_one_rank_in_f64() {
 #[test]
 fn movie_gen_is_that_of_one_rank_in_f32() {
     all_rows(&movie_gen_case(DType::F32), Tolerance::F32, &[]);
+}
+
+/// Every linear layer has an adapter, and nothing else is trained.
+fn adapters_case(dtype: DType) -> Case<TextToVideo> {
+    case(dtype, move |cx| {
+        let adapters = Adapters {
+            rank: 3,
+            alpha: 6.0,
+            targets: vec!["video".into(), "text".into()],
+            frozen: dtype,
+        };
+        TextToVideo::new(
+            &cx.clone().adapting(adapters),
+            &movie_gen().into(),
+            Some(&text()),
+        )
+    })
+}
+
+#[test]
+fn adapters_are_those_of_one_rank_in_f64() {
+    all_rows(&adapters_case(DType::F64), Tolerance::F64, &[]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::fixture::{Cut, batch, cut, on_ranks, text, train_config, trainer, vid
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_ckpt::{Checkpoint, CkptError, TensorSource, latest};
 use kinora_models::movie_gen::MovieGenConfig;
-use kinora_models::{Denoiser, TextToVideo};
+use kinora_models::{Condition, Denoiser, TextToVideo};
 use kinora_shard::Sharding;
 use kinora_train::{TrainError, Trainer};
 use serde_json::json;
@@ -103,7 +103,11 @@ fn output(model: &TextToVideo, sharding: &Sharding) -> Vec<f64> {
     let batch = batch(0, sharding);
     let times = TensorData::new(vec![0.3; batch.captions.len()], [batch.captions.len()]);
     let times = Tensor::from_data(times, (&batch.latents.device(), DType::F32));
-    let output = model.velocity(batch.latents, times, &batch.captions);
+    let output = model.velocity(
+        batch.latents,
+        times,
+        &Condition::of_prompts(&batch.captions),
+    );
     output.into_data().iter::<f64>().collect()
 }
 
@@ -207,7 +211,7 @@ fn another_models_checkpoint_is_refused() {
     let refusal = |video: &MovieGenConfig| {
         let device = (&Device::flex(), DType::F32);
         let mut trainer = Trainer::new(&train_config(), 3, device, &Sharding::single(), |cx| {
-            TextToVideo::new(cx, video, &text())
+            TextToVideo::new(cx, &video.clone().into(), Some(&text()))
         });
         let error = trainer
             .restore(&checkpoint)

@@ -6,8 +6,8 @@ use crate::parallel::{Row, case, movie_gen, registry};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_comm::local::{self, World};
 use kinora_comm::{Traced, Traffic, Transport};
-use kinora_flow::Schedule;
-use kinora_generate::{SampleConfig, Sampler};
+use kinora_flow::{Schedule, Solver};
+use kinora_generate::{Asked, SampleConfig, Sampler};
 use kinora_mesh::cost::{
     Anatomy, Arrangement, BytesSizes, Dtype, Dtypes, Estimate, Generation, Guidance, Habits,
     Hardware, Job, MovieGenSizes, Norms, Outside, QkNorm, Recompute, Residence, Training, Use,
@@ -254,7 +254,9 @@ fn compare<M: Denoiser>(row: &Row, case: &Case<M>, anatomy: fn(usize) -> Anatomy
 }
 
 fn movie_gen_case(precision: impl Into<Precision>) -> Case<TextToVideo> {
-    case(precision, |cx| TextToVideo::new(cx, &movie_gen(), &text()))
+    case(precision, |cx| {
+        TextToVideo::new(cx, &movie_gen().into(), Some(&text()))
+    })
 }
 
 #[test]
@@ -344,9 +346,10 @@ fn sampling_sends_what_the_model_says() {
             let device = Device::flex();
             let cx = Cx::new(&device, DType::F32, SEED, &sharding);
             let sampler = Sampler {
-                model: &TextToVideo::new(&cx, &movie_gen(), &text()),
+                model: &TextToVideo::new(&cx, &movie_gen().into(), Some(&text())),
                 config: &SampleConfig {
                     schedule: Schedule::Linear { steps: 1 },
+                    solver: Solver::default(),
                     guidance: 3.0,
                     overlap: 1,
                 },
@@ -355,7 +358,7 @@ fn sampling_sends_what_the_model_says() {
                 cfg: sharding.group(&[MeshAxis::Cfg]),
             };
             let before = traced.traffic();
-            sampler.sample(&prompts, shape, (0, 0), |_| {});
+            sampler.sample(&Asked::new(&prompts, "", None), shape, (0, 0), |_| {});
             Ok::<_, TrainError>(since(&before, &traced))
         });
         let counted = counted.unwrap_or_else(|error| panic!("{mesh}: {error}"));

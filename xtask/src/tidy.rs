@@ -89,7 +89,7 @@ const BURN_FREE: [&str; 9] = [
 ];
 
 /// What kinora-models may depend on.
-const MODELS_MAY_USE: [&str; 7] = [
+const MODELS_MAY_USE: [&str; 8] = [
     "kinora-nn",
     "kinora-shard",
     "kinora-mesh",

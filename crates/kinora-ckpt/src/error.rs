@@ -28,16 +28,16 @@ pub enum CkptError {
         /// What to do.
         help: String,
     },
-    /// A file has another length than the manifest says.
+    /// A file has another length than its manifest or header says.
     #[error(
-        "{} has {found} bytes, but the manifest says {expected}\n\
-         help: copy the file again from where it came, or remove the folder and go on from the checkpoint before it",
+        "{} has {found} bytes, but its manifest or header says {expected}\n\
+         help: copy or download the file again; of a checkpoint of one's own, go on from the one before it",
         path.display()
     )]
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Bytes in the manifest.
+        /// Bytes that it should have.
         expected: u64,
         /// Bytes on the disk.
         found: u64,
@@ -187,15 +187,15 @@ pub enum CkptError {
         /// The folder of the save.
         path: PathBuf,
     },
-    /// A safetensors file that cannot be understood.
-    #[error("{} is not a safetensors file that Kinora reads: {what}\n  help: {help}", path.display())]
+    /// A file of weights that cannot be understood.
+    #[error("{} does not hold weights that Kinora reads: {what}\n  help: {help}", path.display())]
     Format {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// What is wrong.
         what: String,
         /// What to do.
-        help: &'static str,
+        help: String,
     },
     /// Weights of other people's that are not those of a model.
     #[error(
@@ -210,9 +210,98 @@ pub enum CkptError {
         /// Which, and how.
         wrong: Box<RenameError>,
     },
+    /// Weights of other people's that are those of a model in no known layout.
+    #[error(
+        "{} holds this model in no layout that Kinora knows: it is nearest to {layout}, from which {count} tensors differ\n  {wrong}\n  help: {hint}",
+        path.display()
+    )]
+    Layout {
+        /// The file or folder.
+        path: PathBuf,
+        /// The layout from which the fewest tensors differ.
+        layout: String,
+        /// How many tensors differ from it.
+        count: usize,
+        /// Which, and how.
+        wrong: Box<RenameError>,
+        /// What the file seems to be, and what to do.
+        hint: String,
+    },
+    /// A file's bytes are not those that its publisher hashed.
+    #[error(
+        "{} has SHA-256 {found}, but {} says {expected}\n  help: delete the file and download it again",
+        path.display(), said.display()
+    )]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// Where the hash was found: a file of sums, or the name in a cache.
+        said: PathBuf,
+        /// The hash there, in hexadecimal.
+        expected: String,
+        /// The hash of the bytes on the disk.
+        found: String,
+    },
+    /// A list of hashes that cannot be understood.
+    #[error(
+        "{} is not a list of SHA-256 sums: line {line} is {text:?}\n\
+         help: write it with sha256sum, or delete it", path.display()
+    )]
+    Sums {
+        /// The list.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+        /// The line, or its beginning.
+        text: String,
+    },
+    /// An export would overwrite what is there.
+    #[error("{} is there already{what}\n  help: {help}", path.display())]
+    Exists {
+        /// The file or folder.
+        path: PathBuf,
+        /// What speaks against replacing it, if it was asked for.
+        what: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A number that the dtype of an export cannot hold.
+    #[error("tensor {name} holds {value}, which {dtype} cannot\n  help: export in BF16 or F32")]
+    Range {
+        /// The parameter.
+        name: String,
+        /// The first such number.
+        value: f64,
+        /// The dtype asked for.
+        dtype: Dtype,
+    },
+    /// A tensor of an export that is not filled exactly once.
+    #[error(
+        "{parts:?} do not make the whole of tensor {name} {shape:?}: {what}\n\
+         help: give all parameters that the layout joins in it, each once"
+    )]
+    Joined {
+        /// The tensor, under its foreign name.
+        name: String,
+        /// Its shape there.
+        shape: Vec<usize>,
+        /// The parameters that lie in it.
+        parts: Vec<String>,
+        /// What is left over or given twice.
+        what: String,
+    },
 }
 
 impl CkptError {
+    /// A file that cannot be understood.
+    pub(crate) fn format(path: &Path, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Format {
+            path: path.to_path_buf(),
+            what: what.into(),
+            help: help.into(),
+        }
+    }
+
     /// Names the file and the verb in an error of the system; for `map_err`.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();

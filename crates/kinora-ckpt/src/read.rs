@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -58,6 +58,24 @@ pub trait TensorSource {
             wanted: wanted.to_vec(),
             found: found.to_vec(),
         })
+    }
+}
+
+impl<S: TensorSource + ?Sized> TensorSource for &S {
+    fn names(&self) -> Vec<&str> {
+        (**self).names()
+    }
+
+    fn shape(&self, name: &str) -> Result<&[usize], CkptError> {
+        (**self).shape(name)
+    }
+
+    fn dtype(&self, name: &str) -> Result<Dtype, CkptError> {
+        (**self).dtype(name)
+    }
+
+    fn read(&self, name: &str, offset: &[usize], extent: &[usize]) -> Result<Vec<u8>, CkptError> {
+        (**self).read(name, offset, extent)
     }
 }
 
@@ -275,6 +293,19 @@ impl Index {
         offset: &[usize],
         extent: &[usize],
     ) -> Result<Vec<u8>, CkptError> {
+        let wanted = self.inside(name, offset, extent)?;
+        let mut out = vec![0; wanted.volume() * self.find(name)?.dtype.size()];
+        self.read_into(name, &wanted, &mut out, &mut Opened::default())?;
+        Ok(out)
+    }
+
+    /// The box, if it is one of the tensor.
+    pub(crate) fn inside(
+        &self,
+        name: &str,
+        offset: &[usize],
+        extent: &[usize],
+    ) -> Result<Region, CkptError> {
         let tensor = self.find(name)?;
         let wanted = Region::new(offset, extent);
         if !wanted.fits(&tensor.shape) {
@@ -284,10 +315,21 @@ impl Index {
                 shape: tensor.shape.clone(),
             });
         }
+        Ok(wanted)
+    }
+
+    /// Reads a box that is [`inside`](Self::inside) the tensor into as many bytes as it has.
+    pub(crate) fn read_into(
+        &self,
+        name: &str,
+        wanted: &Region,
+        out: &mut [u8],
+        opened: &mut Opened,
+    ) -> Result<(), CkptError> {
+        let tensor = self.find(name)?;
         let size = tensor.dtype.size();
-        let mut out = vec![0; wanted.volume() * size];
         for stored in &tensor.boxes {
-            let Some(part) = stored.region.intersect(&wanted) else {
+            let Some(part) = stored.region.intersect(wanted) else {
                 continue;
             };
             // A box without elements meets nothing, but one without dimensions meets everything.
@@ -295,20 +337,45 @@ impl Index {
                 continue;
             }
             let path = &self.files[stored.file];
-            let mut file = File::open(path).map_err(CkptError::io("open", path))?;
-            let fetch = |at: u64, bytes: &mut [u8]| {
-                file.seek(SeekFrom::Start(at))?;
-                file.read_exact(bytes)
-            };
-            let mut gather = Gather::new(fetch, &mut out);
-            runs(&part, &stored.region, &wanted, |from, to, len| {
+            let file = opened.file(stored.file, path)?;
+            let mut gather = Gather::new(|at, bytes| read_exact_at(file, at, bytes), out);
+            runs(&part, &stored.region, wanted, |from, to, len| {
                 gather.run(stored.begin + (from * size) as u64, to * size, len * size)
             })
             .and_then(|()| gather.flush())
             .map_err(CkptError::io("read", path))?;
         }
-        Ok(out)
+        Ok(())
     }
+}
+
+/// The file that was read last, which stays open for the next box.
+#[derive(Default)]
+pub(crate) struct Opened(Option<(usize, File)>);
+
+impl Opened {
+    fn file(&mut self, number: usize, path: &Path) -> Result<&File, CkptError> {
+        if self.0.as_ref().is_none_or(|(open, _)| *open != number) {
+            let file = File::open(path).map_err(CkptError::io("open", path))?;
+            self.0 = Some((number, file));
+        }
+        Ok(&self.0.as_ref().expect("it was opened above").1)
+    }
+}
+
+/// Fills `bytes` from byte `at` of a file.
+#[cfg(unix)]
+pub(crate) fn read_exact_at(file: &File, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+    // One call of the system where seeking and reading are two: columns are short.
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+/// Fills `bytes` from byte `at` of a file.
+#[cfg(not(unix))]
+pub(crate) fn read_exact_at(mut file: &File, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(bytes)
 }
 
 /// Gaps up to this length are read and dropped: the disk reads whole pages anyway.

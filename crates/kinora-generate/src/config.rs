@@ -1,18 +1,18 @@
 //! The settings of sampling.
 
-use kinora_flow::Schedule;
+use kinora_flow::{Schedule, ScheduleError, Solver};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-// More than any solver needs.
-const MOST: usize = 10_000;
 
 /// The `[sample]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleConfig {
-    /// The times that the solver visits.
+    /// The levels of noise that the solver visits.
     pub schedule: Schedule,
+    /// How the flow is followed between them.
+    #[serde(default)]
+    pub solver: Solver,
     /// The strength of the prompt; 1 is the model as it is, and costs half as much.
     pub guidance: f64,
     /// Latent frames that neighbouring windows of a long video share.
@@ -22,20 +22,9 @@ pub struct SampleConfig {
 /// Settings that make no video.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum SampleError {
-    /// A schedule without steps, or without an end.
-    #[error(
-        "sample.schedule.steps = {steps}\n  help: use 1 to {MOST}; more follow the flow more closely"
-    )]
-    Steps {
-        /// The number.
-        steps: usize,
-    },
-    /// A first half that leaves no time for the second.
-    #[error("sample.schedule.threshold = {threshold}\n  help: use a time between 0 and 0.5")]
-    Threshold {
-        /// The threshold.
-        threshold: f64,
-    },
+    /// A schedule that the solver cannot follow.
+    #[error("sample.{0}")]
+    Schedule(#[from] ScheduleError),
     /// Guidance that is not a positive number.
     #[error("sample.guidance = {guidance}\n  help: use 1 (none) to about 8")]
     Guidance {
@@ -58,15 +47,7 @@ impl SampleConfig {
     /// # Errors
     /// The first that makes no sense.
     pub fn check(&self, window: usize) -> Result<(), SampleError> {
-        let steps = self.schedule.steps();
-        if !(1..=MOST).contains(&steps) {
-            return Err(SampleError::Steps { steps });
-        }
-        if let Schedule::LinearQuadratic { threshold, .. } = self.schedule
-            && !(threshold > 0.0 && threshold <= 0.5)
-        {
-            return Err(SampleError::Threshold { threshold });
-        }
+        self.solver.check(&self.schedule)?;
         if !(self.guidance > 0.0 && self.guidance <= 100.0) {
             return Err(SampleError::Guidance {
                 guidance: self.guidance,

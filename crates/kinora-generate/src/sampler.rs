@@ -1,14 +1,14 @@
 //! The solver's loop over the sharded model.
 
-use crate::SampleConfig;
+use crate::{Asked, SampleConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use kinora_flow::{euler_step, guide};
+use kinora_flow::{Run, guide};
 use kinora_mesh::rng::Stream;
 use kinora_models::Denoiser;
 use kinora_shard::Group;
 use std::ops::Range;
 
-/// Samples a model: every rank calls it with the same prompts, and gets the same latents.
+/// Samples a model: every rank calls it with the same wishes, and gets the same latents.
 pub struct Sampler<'a, M> {
     /// The model, without gradients.
     pub model: &'a M,
@@ -16,7 +16,7 @@ pub struct Sampler<'a, M> {
     pub config: &'a SampleConfig,
     /// The device of the model.
     pub device: &'a Device,
-    /// The dtype of latents between steps.
+    /// The dtype of the model. Latents have single precision at least, whatever it is.
     pub dtype: DType,
     /// The two ranks that share out the passes of guidance, or this rank alone.
     pub cfg: Group,
@@ -40,59 +40,88 @@ pub fn noise(seed: u64, sample: u64, frames: Range<usize>, [c, h, w]: [usize; 3]
 }
 
 impl<M: Denoiser> Sampler<'_, M> {
-    /// One latent `[C, T, H, W]` for each prompt, `[B, C, T, H, W]`; prompt `i` is video `first + i`
+    /// One latent `[C, T, H, W]` for each wish, `[B, C, T, H, W]`; wish `i` is video `first + i`
     /// of the seed. `progress` hears of each step.
     pub fn sample(
         &self,
-        prompts: &[String],
+        asked: &Asked,
         shape: [usize; 4],
         (seed, first): (u64, u64),
         mut progress: impl FnMut(usize),
     ) -> Tensor<5> {
         let [c, t, h, w] = shape;
-        let start: Vec<f64> = (0..prompts.len() as u64)
+        let start: Vec<f64> = (0..asked.with.len() as u64)
             .flat_map(|i| noise(seed, first + i, 0..t, [c, h, w]))
             .collect();
-        let mut x = self.tensor(start, [prompts.len(), c, t, h, w]);
-        for (step, window) in self.config.schedule.times().windows(2).enumerate() {
-            x = self.step(x, prompts, window[0], window[1]);
-            progress(step + 1);
+        let mut x = self.tensor(start, [asked.with.len(), c, t, h, w]);
+        let mut run = self.run([t, h, w]);
+        while let Some(time) = run.time() {
+            x = self.step(&mut run, x, asked, time, &mut progress);
         }
         x
     }
 
-    /// One step of the solver, from time `from` to time `to`.
-    pub(crate) fn step(&self, x: Tensor<5>, prompts: &[String], from: f64, to: f64) -> Tensor<5> {
-        let velocity = self.velocity(x.clone(), prompts, from);
-        euler_step(x, velocity, from, to)
+    /// The solver at its start, for latents of `[T, H, W]`.
+    pub(crate) fn run(&self, latent: [usize; 3]) -> Run<5> {
+        let SampleConfig {
+            solver, schedule, ..
+        } = self.config;
+        Run::new(*solver, schedule, latent.iter().product())
+    }
+
+    /// One pass of the model and what the solver makes of it; `progress` hears of the end of a step.
+    pub(crate) fn step(
+        &self,
+        run: &mut Run<5>,
+        x: Tensor<5>,
+        asked: &Asked,
+        time: f64,
+        progress: &mut impl FnMut(usize),
+    ) -> Tensor<5> {
+        let before = run.done();
+        let velocity = self.velocity(x.clone(), asked, time);
+        let next = run.step(x, velocity);
+        if run.done() > before {
+            progress(run.done());
+        }
+        next
+    }
+
+    /// What lies between steps adds up rounding errors, and the differences that solvers form enlarge
+    /// them, so it is never narrower than single precision.
+    fn precise(&self) -> DType {
+        match self.dtype {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        }
     }
 
     pub(crate) fn tensor(&self, values: Vec<f64>, shape: [usize; 5]) -> Tensor<5> {
-        Tensor::from_data(TensorData::new(values, shape), (self.device, self.dtype))
+        let data = TensorData::new(values, shape);
+        Tensor::from_data(data, (self.device, self.precise()))
     }
 
-    /// The guided velocity. With and without the prompts are one pass of twice the batch, or a pass on
+    /// The guided velocity. With and without the wishes are one pass of twice the batch, or a pass on
     /// each of two ranks.
-    fn velocity(&self, x: Tensor<5>, prompts: &[String], time: f64) -> Tensor<5> {
-        let b = prompts.len();
+    fn velocity(&self, x: Tensor<5>, asked: &Asked, time: f64) -> Tensor<5> {
+        let b = asked.with.len();
         let times = |n: usize| {
             let data = TensorData::new(vec![time; n], [n]);
-            Tensor::<1>::from_data(data, (self.device, self.dtype))
+            Tensor::<1>::from_data(data, (self.device, self.precise()))
         };
         if self.config.guidance == 1.0 {
-            return self.model.velocity(x, times(b), prompts);
+            return self.model.velocity(x, times(b), &asked.with);
         }
-        let without = vec![String::new(); b];
         let velocities = if self.cfg.size() > 1 {
             let mine = if self.cfg.rank() == 0 {
-                prompts
+                &asked.with
             } else {
-                &without
+                &asked.without
             };
             let velocity = self.model.velocity(x, times(b), mine);
             self.cfg.gather(velocity, 0, &[b, b], "guidance")
         } else {
-            let both = [prompts, &without].concat();
+            let both = asked.with.clone().and(asked.without.clone());
             let twice = Tensor::cat(vec![x.clone(), x], 0);
             self.model.velocity(twice, times(2 * b), &both)
         };

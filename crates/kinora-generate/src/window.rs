@@ -1,42 +1,46 @@
 //! Videos longer than the model was trained for: overlapping windows in time, blended in latent space.
 //!
 //! Each window follows the solver over the trained length. On the frames that it shares with the
-//! window before, its state is blended at every step with the one that that window had at the same
-//! step, in a linear ramp: MultiDiffusion (Bar-Tal et al. 2023) in one direction. What is kept is one
-//! window and the shared frames' states, however long the video is.
+//! window before, its point is blended at every pass with the one that that window had at the same
+//! pass, in a linear ramp: MultiDiffusion (Bar-Tal et al. 2023) in one direction. What is kept is one
+//! window and the shared frames' points, however long the video is.
+//!
+//! The blend acts on points alone. What a multistep solver remembers, its earlier guesses at the data,
+//! belongs to one window: each window follows a run of its own. These guesses were made at blended
+//! points, and a correction is a movement of the blended point, so the history holds nothing that the
+//! blend has not seen.
 
-use crate::Sampler;
 use crate::sampler::noise;
+use crate::{Asked, Sampler};
 use burn::tensor::{Tensor, TensorData};
 use kinora_models::Denoiser;
 
 /// The latent frames of a long video, a segment at a time.
 pub struct Windows<'a, M> {
     sampler: &'a Sampler<'a, M>,
-    prompt: [String; 1],
+    asked: &'a Asked,
     seed: u64,
     shape: [usize; 3],
     window: usize,
     total: usize,
     start: usize,
-    // The states of the shared frames, `[1, C, overlap, H, W]`, at each time of the schedule.
+    // The points of the shared frames, `[1, C, overlap, H, W]`, at each pass and at the end.
     tail: Vec<Tensor<5>>,
 }
 
 impl<'a, M: Denoiser> Windows<'a, M> {
-    /// A video of `total` latent frames of `[C, H, W]`, in windows of `window` frames.
+    /// A video of `total` latent frames of `[C, H, W]` for one wish, in windows of `window` frames.
     pub fn new(
         sampler: &'a Sampler<'a, M>,
-        prompt: &str,
+        asked: &'a Asked,
         seed: u64,
         shape: [usize; 3],
         (window, total): (usize, usize),
     ) -> Self {
         let window = window.min(total.max(1));
-        let prompt = [prompt.to_string()];
         Self {
             sampler,
-            prompt,
+            asked,
             seed,
             shape,
             window,
@@ -67,20 +71,18 @@ impl<'a, M: Denoiser> Windows<'a, M> {
         let last = frames.end >= self.total;
         let overlap = self.sampler.config.overlap;
         let mut tail = vec![];
-        let times = self.sampler.config.schedule.times();
-        for step in 0..times.len() {
-            if step > 0 {
-                x = self
-                    .sampler
-                    .step(x, &self.prompt, times[step - 1], times[step]);
-                progress(step);
-            }
-            if let Some(before) = self.tail.get(step) {
+        let mut run = self.sampler.run([self.window, h, w]);
+        for pass in 0.. {
+            if let Some(before) = self.tail.get(pass) {
                 x = blend(before.clone(), x);
             }
             if !last {
                 tail.push(x.clone().narrow(2, self.window - overlap, overlap));
             }
+            let Some(time) = run.time() else { break };
+            x = self
+                .sampler
+                .step(&mut run, x, self.asked, time, &mut progress);
         }
         self.tail = tail;
         let done = if last {
@@ -107,4 +109,79 @@ fn blend(before: Tensor<5>, x: Tensor<5>) -> Tensor<5> {
     let shared = x.clone().narrow(2, 0, overlap);
     let shared = before.clone() + (shared - before) * ramp;
     Tensor::cat(vec![shared, x.narrow(2, overlap, frames - overlap)], 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SampleConfig;
+    use burn::module::Module;
+    use burn::tensor::{DType, Device};
+    use kinora_flow::{Schedule, Solver};
+    use kinora_shard::Group;
+
+    /// A flow that looks at each element alone.
+    #[derive(Module, Debug)]
+    struct Pointwise {
+        #[module(skip)]
+        speed: f64,
+    }
+
+    impl Denoiser for Pointwise {
+        fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, _: &[String]) -> Tensor<5> {
+            let time = time.reshape([-1, 1, 1, 1, 1]);
+            latent.sin() * self.speed + time
+        }
+    }
+
+    // Where the model cannot tell that a video is cut, windows are as the whole: each solver's memory
+    // is of its own window, from its start.
+    #[test]
+    fn windows_of_a_pointwise_flow_are_the_whole_video() {
+        let device = Device::flex();
+        let model = Pointwise { speed: 1.5 };
+        for solver in [
+            Solver::Euler {},
+            Solver::Heun {},
+            Solver::Midpoint {},
+            Solver::Unipc {},
+            Solver::UnipcWan {},
+            Solver::DpmppWan {},
+        ] {
+            let config = SampleConfig {
+                schedule: Schedule::Shift {
+                    steps: 6,
+                    shift: 3.0,
+                    terminal: None,
+                },
+                solver,
+                guidance: 1.0,
+                overlap: 2,
+            };
+            let sampler = Sampler {
+                model: &model,
+                config: &config,
+                device: &device,
+                dtype: DType::F32,
+                cfg: Group::alone(),
+            };
+            let mut steps = 0;
+            let mut whole = Windows::new(&sampler, "", 7, [2, 3, 2], (9, 9));
+            let whole = whole.next(|_| steps += 1).expect("one window");
+            assert_eq!(steps, 6, "{solver:?}");
+
+            let mut windows = Windows::new(&sampler, "", 7, [2, 3, 2], (4, 9));
+            let mut parts = vec![];
+            while let Some(part) = windows.next(|_| steps += 1) {
+                parts.push(part);
+            }
+            assert_eq!(
+                (parts.len(), steps),
+                (windows.count(), 6 * (1 + parts.len()))
+            );
+            let apart = (Tensor::cat(parts, 2) - whole).abs().max();
+            let apart = apart.into_scalar::<f32>();
+            assert!(apart < 1e-5, "{solver:?}: {apart}");
+        }
+    }
 }

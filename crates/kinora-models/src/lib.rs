@@ -6,9 +6,15 @@
 
 pub mod autoencoder;
 pub mod bytes;
+mod condition;
+pub mod hunyuan;
 pub mod movie_gen;
 pub mod text;
 mod text_to_video;
+mod video;
 pub mod vision;
+pub mod wan;
 
+pub use condition::{Condition, Known, PromptEncoder};
 pub use text_to_video::{Denoiser, TextToVideo};
+pub use video::{Video, VideoConfig, VideoError};

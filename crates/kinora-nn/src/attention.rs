@@ -2,7 +2,7 @@
 
 use crate::attend::Attend;
 use crate::sequence::Entry;
-use crate::{Linear, LinearConfig, RmsNorm};
+use crate::{Linear, LinearConfig, RmsNorm, Rotation};
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
 use kinora_mesh::{Axis, Extent, parts};
@@ -17,6 +17,7 @@ pub struct Attention {
     value: Linear,
     norms: Option<Norms>,
     out: Linear,
+    image: Option<ImageKeys>,
     #[module(skip)]
     attend: Attend,
     #[module(skip)]
@@ -36,6 +37,27 @@ pub struct AttentionConfig {
     pub residual: f64,
 }
 
+/// What an [`Attention`] may have beside that; by default no biases, LLaMa's epsilon and no image.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionOptions {
+    /// Whether the projections have biases, which start at zero.
+    pub bias: bool,
+    /// What the norms of queries and keys add to the mean square.
+    pub epsilon: f64,
+    /// Whether image tokens have keys and values of their own ([`Attention::cross_with_image`]).
+    pub image: bool,
+}
+
+impl Default for AttentionOptions {
+    fn default() -> Self {
+        Self {
+            bias: false,
+            epsilon: 1e-5,
+            image: false,
+        }
+    }
+}
+
 /// How queries and keys are normalised before they meet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QkNorm {
@@ -53,12 +75,34 @@ struct Norms {
     key: RmsNorm,
 }
 
+/// Keys and values of image tokens, normalised as those of text are.
+#[derive(Module, Debug)]
+struct ImageKeys {
+    key: Linear,
+    value: Linear,
+    norm: Option<RmsNorm>,
+}
+
 impl AttentionConfig {
     /// Creates the layer.
     pub fn init(self, cx: &Cx) -> Attention {
+        self.init_with(cx, AttentionOptions::default())
+    }
+
+    /// Creates the layer with options.
+    pub fn init_with(self, cx: &Cx, options: AttentionOptions) -> Attention {
         let head_dim = self.width.len / self.heads;
         let heads = Axis::Heads.of(self.heads * head_dim).by(head_dim);
-        let into = LinearConfig::new(self.width, heads);
+        let biased = |linear: LinearConfig| {
+            if options.bias {
+                linear.with_bias()
+            } else {
+                linear
+            }
+        };
+        let into = biased(LinearConfig::new(self.width, heads));
+        let normed = self.norm == QkNorm::AcrossHeads;
+        let norm = |name: &str| RmsNorm::with_epsilon(&cx.at(name), heads, options.epsilon);
         Attention {
             entry: Entry::new(cx, Axis::Heads),
             query: into.init(&cx.at("query")),
@@ -66,13 +110,18 @@ impl AttentionConfig {
             // their weights are cut with the heads, and whole over the tokens, either way.
             key: into.init(&cx.at("key")),
             value: into.init(&cx.at("value")),
-            norms: (self.norm == QkNorm::AcrossHeads).then(|| Norms {
-                query: RmsNorm::new(&cx.at("query_norm"), heads),
-                key: RmsNorm::new(&cx.at("key_norm"), heads),
+            norms: normed.then(|| Norms {
+                query: norm("query_norm"),
+                key: norm("key_norm"),
             }),
-            out: LinearConfig::new(heads, self.width)
+            out: biased(LinearConfig::new(heads, self.width))
                 .scaled(self.residual)
                 .init(&cx.at("out")),
+            image: options.image.then(|| ImageKeys {
+                key: into.init(&cx.at("image_key")),
+                value: into.init(&cx.at("image_value")),
+                norm: normed.then(|| norm("image_key_norm")),
+            }),
             attend: Attend::new(cx),
             head_dim,
         }
@@ -90,7 +139,14 @@ impl Attention {
     ) -> Tensor<3> {
         let x = self.entry.forward(x, tokens); // [B, S, D]
         let lens = parts(tokens, self.attend.place().0);
-        self.attend(&self.attend, x.clone(), x, mask, &lens)
+        self.attend(&self.attend, x.clone(), x, None, mask, &lens)
+    }
+
+    /// Of a sequence to itself, with queries and keys turned by the positions of their tokens.
+    pub fn rotated(&self, x: Tensor<3>, rotation: &Rotation, tokens: usize) -> Tensor<3> {
+        let x = self.entry.forward(x, tokens); // [B, S, D]
+        let lens = parts(tokens, self.attend.place().0);
+        self.attend(&self.attend, x.clone(), x, Some(rotation), None, &lens)
     }
 
     /// Of a sequence to another one, `text` of `[B, L, D]`, which is whole on every rank and has passed
@@ -103,7 +159,48 @@ impl Attention {
         tokens: usize,
     ) -> Tensor<3> {
         let x = self.entry.forward(x, tokens); // [B, S, D]
-        self.attend(&Attend::Local, x, text, mask, &[])
+        self.attend(&Attend::Local, x, text, None, mask, &[])
+    }
+
+    /// Of a sequence to two others by the same queries: `both` of `[B, I + L, D]` is `image` image
+    /// tokens, which have keys and values of their own, and then text; the sum of what both say
+    /// leaves through one projection (Wan's image to video). It is whole on every rank and has passed
+    /// its entry already.
+    ///
+    /// # Panics
+    /// If the layer was made without [`AttentionOptions::image`].
+    pub fn cross_with_image(
+        &self,
+        x: Tensor<3>,
+        both: Tensor<3>,
+        image: usize,
+        tokens: usize,
+    ) -> Tensor<3> {
+        let keys = self.image.as_ref().expect("a layer with keys of images");
+        let x = self.entry.forward(x, tokens); // [B, S, D]
+        let text = both.dims()[1] - image;
+        let (image, text) = (
+            both.clone().narrow(1, 0, image),
+            both.narrow(1, image, text),
+        );
+        let query = self.query.forward(x);
+        let query = self.heads(match &self.norms {
+            Some(norms) => norms.query.forward(query),
+            None => query,
+        });
+        let of = |key: &Linear, value: &Linear, norm: Option<&RmsNorm>, tokens: Tensor<3>| {
+            let key = key.forward(tokens.clone());
+            let key = self.heads(match norm {
+                Some(norm) => norm.forward(key),
+                None => key,
+            });
+            let value = self.heads(value.forward(tokens));
+            kinora_kernels::attention(query.clone(), key, value, None) // [B, H, S, K]
+        };
+        let norm = self.norms.as_ref().map(|norms| &norms.key);
+        let text = of(&self.key, &self.value, norm, text);
+        let image = of(&keys.key, &keys.value, keys.norm.as_ref(), image);
+        self.leave(text + image)
     }
 
     fn attend(
@@ -111,10 +208,10 @@ impl Attention {
         attend: &Attend,
         x: Tensor<3>,
         other: Tensor<3>,
+        rotation: Option<&Rotation>,
         mask: Option<&Tensor<2, Bool>>,
         lens: &[usize],
     ) -> Tensor<3> {
-        let [b, s, _] = x.dims();
         let mask = mask.map(|mask| mask.clone().inner());
         let query = self.query.forward(x);
         let key = self.key.forward(other.clone());
@@ -123,9 +220,17 @@ impl Attention {
             Some(norms) => (norms.query.forward(query), norms.key.forward(key)),
             None => (query, key),
         };
+        let (query, key) = match rotation {
+            Some(rotation) => (rotation.turn(query), rotation.turn(key)),
+            None => (query, key),
+        };
         let (query, key) = (self.heads(query), self.heads(key)); // [B, H, S, K], [B, H, L, K]
-        let out = attend.forward([query, key, value], mask, lens); // [B, H, S, K]
-        let heads = out.dims()[1];
+        self.leave(attend.forward([query, key, value], mask, lens))
+    }
+
+    /// `[B, H, S, K]` to `[B, S of this rank, D]`.
+    fn leave(&self, out: Tensor<4>) -> Tensor<3> {
+        let [b, heads, s, _] = out.dims();
         let out = out.swap_dims(1, 2).reshape([b, s, heads * self.head_dim]);
         self.out.forward(out)
     }

@@ -7,7 +7,7 @@
 
 use crate::attend::Attend;
 use crate::sequence::Entry;
-use crate::{Linear, LinearConfig};
+use crate::{HeadNorm, Linear, LinearConfig, Rotation};
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
 use kinora_mesh::{Axis, Extent, parts};
@@ -18,7 +18,8 @@ use kinora_shard::Cx;
 pub struct JointAttention {
     entry: Entry,
     video: Projections,
-    text: Projections,
+    // None where the text has those of the video.
+    text: Option<Projections>,
     #[module(skip)]
     attend: Attend,
     #[module(skip)]
@@ -30,7 +31,26 @@ struct Projections {
     query: Linear,
     key: Linear,
     value: Linear,
+    norms: Option<Norms>,
     out: Linear,
+}
+
+/// The norms of queries and keys, head by head.
+#[derive(Module, Debug)]
+struct Norms {
+    query: HeadNorm,
+    key: HeadNorm,
+}
+
+/// What a [`JointAttention`] may have beside its projections; by default nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JointOptions {
+    /// Whether the projections have biases, which start at zero.
+    pub bias: bool,
+    /// Whether queries and keys are normalised head by head, and what is added to the mean square.
+    pub norm: Option<f64>,
+    /// Whether text has the projections and norms of the video (HunyuanVideo's single-stream blocks).
+    pub shared: bool,
 }
 
 /// The lengths of whole sequences.
@@ -45,21 +65,49 @@ pub struct JointTokens {
 impl JointAttention {
     /// A layer of `heads` heads whose outputs start multiplied by `residual`.
     pub fn new(cx: &Cx, width: Extent, heads: usize, residual: f64) -> Self {
+        Self::with_options(cx, width, heads, residual, JointOptions::default())
+    }
+
+    /// The same layer with options. The paths of shared projections are the layer's own, those of two
+    /// streams stand behind `video` and `text`.
+    pub fn with_options(
+        cx: &Cx,
+        width: Extent,
+        heads: usize,
+        residual: f64,
+        options: JointOptions,
+    ) -> Self {
         let head_dim = width.len / heads;
         let heads = Axis::Heads.of(heads * head_dim).by(head_dim);
-        let into = LinearConfig::new(width, heads);
+        let biased = |linear: LinearConfig| {
+            if options.bias {
+                linear.with_bias()
+            } else {
+                linear
+            }
+        };
+        let into = biased(LinearConfig::new(width, heads));
         let stream = |cx: &Cx| Projections {
             query: into.init(&cx.at("query")),
             key: into.init(&cx.at("key")),
             value: into.init(&cx.at("value")),
-            out: LinearConfig::new(heads, width)
+            norms: options.norm.map(|epsilon| Norms {
+                query: HeadNorm::new(&cx.at("query_norm"), head_dim, epsilon),
+                key: HeadNorm::new(&cx.at("key_norm"), head_dim, epsilon),
+            }),
+            out: biased(LinearConfig::new(heads, width))
                 .scaled(residual)
                 .init(&cx.at("out")),
         };
+        let (video, text) = if options.shared {
+            (stream(cx), None)
+        } else {
+            (stream(&cx.at("video")), Some(stream(&cx.at("text"))))
+        };
         Self {
             entry: Entry::new(cx, Axis::Heads),
-            video: stream(&cx.at("video")),
-            text: stream(&cx.at("text")),
+            video,
+            text,
             attend: Attend::new(cx),
             head_dim,
         }
@@ -74,15 +122,54 @@ impl JointAttention {
         mask: &Tensor<2, Bool>,
         tokens: JointTokens,
     ) -> [Tensor<3>; 2] {
+        self.attend(video, text, None, mask, tokens)
+    }
+
+    /// The same, with the video's queries and keys turned by the positions of their tokens.
+    pub fn rotated(
+        &self,
+        video: Tensor<3>,
+        text: Tensor<3>,
+        rotation: &Rotation,
+        mask: &Tensor<2, Bool>,
+        tokens: JointTokens,
+    ) -> [Tensor<3>; 2] {
+        self.attend(video, text, Some(rotation), mask, tokens)
+    }
+
+    fn attend(
+        &self,
+        video: Tensor<3>,
+        text: Tensor<3>,
+        rotation: Option<&Rotation>,
+        mask: &Tensor<2, Bool>,
+        tokens: JointTokens,
+    ) -> [Tensor<3>; 2] {
         let video = self.entry.forward(video, tokens.video); // [B, S, D]
         let text = self.entry.forward(text, tokens.text); // [B, L, D]
         let (s, l) = (video.dims()[1], text.dims()[1]);
-        let both = |of: fn(&Projections) -> &Linear| {
-            let video = self.heads(of(&self.video).forward(video.clone()));
-            let text = self.heads(of(&self.text).forward(text.clone()));
+        let of_text = self.text.as_ref().unwrap_or(&self.video);
+        let both = |of: fn(&Projections) -> (&Linear, Option<&HeadNorm>), turned: bool| {
+            let made = |projections: &Projections, x: &Tensor<3>| {
+                let (linear, norm) = of(projections);
+                let x = linear.forward(x.clone());
+                match norm {
+                    Some(norm) => norm.forward(x),
+                    None => x,
+                }
+            };
+            let mut video = made(&self.video, &video);
+            if let Some(rotation) = rotation.filter(|_| turned) {
+                video = rotation.turn(video);
+            }
+            let (video, text) = (self.heads(video), self.heads(made(of_text, &text)));
             Tensor::cat(vec![video, text], 2) // [B, H, S + L, K]
         };
-        let qkv = [both(|p| &p.query), both(|p| &p.key), both(|p| &p.value)];
+        let qkv = [
+            both(|p| (&p.query, p.norms.as_ref().map(|n| &n.query)), true),
+            both(|p| (&p.key, p.norms.as_ref().map(|n| &n.key)), true),
+            both(|p| (&p.value, None), false),
+        ];
         let (ranks, _) = self.attend.place();
         let lens = [tokens.video, tokens.text].map(|len| parts(len, ranks));
         let sums: Vec<usize> = lens[0].iter().zip(&lens[1]).map(|(s, l)| s + l).collect();
@@ -90,7 +177,7 @@ impl JointAttention {
         let out = self.attend.forward(qkv, Some(mask), &sums); // [B, H, S + L, K]
         let video = self.tokens(out.clone().narrow(2, 0, s));
         let text = self.tokens(out.narrow(2, s, l));
-        [self.video.out.forward(video), self.text.out.forward(text)]
+        [self.video.out.forward(video), of_text.out.forward(text)]
     }
 
     /// Which keys count, `[B, S + L]`, in the order of the ranks that hold them.

@@ -8,33 +8,36 @@
 //! Shapes: `B` samples, `S` video tokens, `L` text tokens, `D` model width, `H` heads on this rank,
 //! `K` width of a head, `F` hidden units on this rank.
 
+mod activation;
 mod attend;
 mod attention;
 mod embedding;
 mod encoder_attention;
-mod encoder_mlp;
 mod gelu;
 mod joint;
 mod linear;
+mod lora;
 mod mlp;
 mod modulation;
 mod norm;
 mod positions;
 mod relative_positions;
+mod rotary;
 mod sequence;
 mod time;
 
-pub use attention::{Attention, AttentionConfig, QkNorm};
+pub use activation::Activation;
+pub use attention::{Attention, AttentionConfig, AttentionOptions, QkNorm};
 pub use embedding::Embedding;
 pub use encoder_attention::{EncoderAttention, EncoderAttentionConfig};
-pub use encoder_mlp::{Activation, EncoderMlp, EncoderMlpConfig};
 pub use gelu::gelu_tanh;
-pub use joint::{JointAttention, JointTokens};
+pub use joint::{JointAttention, JointOptions, JointTokens};
 pub use linear::{Linear, LinearConfig};
-pub use mlp::SwiGlu;
+pub use mlp::{Mlp, MlpConfig, SwiGlu};
 pub use modulation::{Modulate, Modulation, Modulator};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{HeadNorm, LayerNorm, RmsNorm};
 pub use positions::{FactorisedPositions, Positions};
 pub use relative_positions::RelativePositions;
+pub use rotary::{Rotary, Rotation};
 pub use sequence::{Sequence, TextEntry};
 pub use time::TimeEmbedding;

@@ -1,5 +1,6 @@
 //! A linear layer whose cut follows from what its dimensions mean.
 
+use crate::lora::Lora;
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use kinora_mesh::Extent;
@@ -15,6 +16,7 @@ use kinora_shard::{Cx, Edge, Group, Init, Weight};
 pub struct Linear {
     weight: Weight<2>,
     bias: Option<Weight<1>>,
+    lora: Option<Lora>,
     #[module(skip)]
     exit: Option<Exit>,
 }
@@ -67,6 +69,9 @@ impl LinearConfig {
             bias: self
                 .bias
                 .then(|| cx.param("bias", [self.to], Init::Constant(0.0))),
+            lora: cx
+                .adapters()
+                .map(|adapters| Lora::new(cx, adapters, self.from, self.to)),
             exit: (group.size() > 1).then_some(Exit { edge, group }),
         }
     }
@@ -85,7 +90,13 @@ impl Linear {
         let weight = self.weight.val();
         let to = weight.dims()[1];
         // One matrix product over all tokens, rather than one for each sample.
-        let y = kinora_kernels::product(x.reshape([b * s, from]), weight).reshape([b, s, to]);
+        let x = x.reshape([b * s, from]);
+        let y = kinora_kernels::product(x.clone(), weight);
+        let y = match &self.lora {
+            Some(lora) => y + lora.forward(x),
+            None => y,
+        };
+        let y = y.reshape([b, s, to]);
         let y = match &self.exit {
             Some(exit) => exit.edge.collective(s).apply(y, &exit.group),
             None => y,

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use kinora_kernels::op::{Back, custom};
-use kinora_mesh::Extent;
-use kinora_shard::{Cx, Group, Init, Weight};
+use kinora_mesh::{Axis, Extent};
+use kinora_shard::{Collective, Cx, Edge, Group, Init, Weight};
 use std::sync::Arc;
 
 // LLaMa 3's; small against the variance of any activation.
@@ -50,6 +50,43 @@ impl RmsNorm {
             let width = self.width as f64;
             across(x, weight, self.group.clone(), width, self.epsilon)
         })
+    }
+}
+
+/// Root mean square normalisation of each head by itself, with one weight for all heads.
+#[derive(Module, Debug)]
+pub struct HeadNorm {
+    weight: Weight<1>,
+    // What sums the weight's gradient over the ranks that hold other heads of the same tokens.
+    #[module(skip)]
+    entry: Option<Group>,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl HeadNorm {
+    /// A norm of heads of width `head_dim`.
+    pub fn new(cx: &Cx, head_dim: usize, epsilon: f64) -> Self {
+        let (edge, group) = cx.entry(Axis::Heads);
+        Self {
+            weight: cx.param("weight", [Axis::Channel.of(head_dim)], Init::Constant(1.0)),
+            // Where these ranks cut the tokens too, the sum over the tokens' cuts is over them already.
+            entry: (edge == Edge::Copy).then_some(group),
+            epsilon,
+        }
+    }
+
+    /// `[B, S, H * K]` to the same.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [b, s, width] = x.dims();
+        let weight = self.weight.val();
+        let weight = match &self.entry {
+            Some(group) => Collective::Copy.apply(weight, group),
+            None => weight,
+        };
+        let [head_dim] = weight.dims();
+        let heads = x.reshape([b, s * width / head_dim, head_dim]);
+        kinora_kernels::rms_norm(heads, weight, self.epsilon).reshape([b, s, width])
     }
 }
 

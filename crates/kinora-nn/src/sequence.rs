@@ -67,7 +67,7 @@ impl Sequence {
 }
 
 /// The part of `0..tokens` that cuts over `groups`, outermost first, leave this rank.
-fn range(groups: &[Group], tokens: usize) -> Range<usize> {
+pub(crate) fn range(groups: &[Group], tokens: usize) -> Range<usize> {
     nested(
         tokens,
         groups.iter().map(|group| (group.size(), group.rank())),

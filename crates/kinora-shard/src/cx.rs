@@ -1,10 +1,11 @@
 //! The builder that modules are made with: it knows where in the model it stands, and how the plan
 //! cuts what is made there.
 
+use crate::params::Mark;
 use crate::unit::Units;
 use crate::{
-    Collective, Context, Group, ParamSpec, ParamTable, Precision, Recompute, Sharding, Storage,
-    Weight,
+    Adapters, Collective, Context, Group, ParamSpec, ParamTable, Precision, Recompute, Sharding,
+    Storage, Weight,
 };
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -41,6 +42,7 @@ pub struct Cx {
     stacked: bool,
     dry: bool,
     values: Option<Values>,
+    adapters: Option<Arc<Adapters>>,
 }
 
 /// Where parameters are read from, instead of being drawn.
@@ -81,12 +83,27 @@ impl Cx {
             stacked: false,
             dry: false,
             values: None,
+            adapters: None,
         }
     }
 
     /// The same builder of models whose blocks are recomputed in the backward pass, or not.
     pub fn recomputing(self, recompute: Recompute) -> Self {
         Self { recompute, ..self }
+    }
+
+    /// The same builder of models whose own parameters are frozen, and whose adapters are trained.
+    pub fn adapting(self, adapters: Adapters) -> Self {
+        Self {
+            adapters: Some(Arc::new(adapters)),
+            ..self
+        }
+    }
+
+    /// What is trained beside the linear layer that is built here, if anything is.
+    pub fn adapters(&self) -> Option<&Adapters> {
+        let adapters = self.adapters.as_deref();
+        adapters.filter(|adapters| adapters.target(&self.path).is_some())
     }
 
     /// A builder for an ordinary model on one device, in f32.
@@ -169,7 +186,7 @@ impl Cx {
     }
 
     /// How the parameters since there were `first` are gathered together.
-    pub(crate) fn units(&self, first: usize) -> Units {
+    pub(crate) fn units(&self, first: Mark) -> Units {
         let group = self.sharding.group(&self.sharding.cuts(Axis::Params));
         Units::new(group, self.precision.computed, &self.table(), first)
     }
@@ -208,6 +225,29 @@ impl Cx {
 
     /// Creates a parameter, already cut: no rank ever holds the whole.
     pub fn param<const D: usize>(&self, name: &str, dims: [Extent; D], init: Init) -> Weight<D> {
+        self.create(name, dims, init, (self.adapters.is_none(), &[]))
+    }
+
+    /// Creates a parameter of an adapter beside a layer from one axis to another, which is trained
+    /// whatever is frozen. Where one of the axes is cut, each rank's share of the layer's sums goes
+    /// through it, so that its gradient is partial over these ranks too.
+    pub fn adapter<const D: usize>(
+        &self,
+        name: &str,
+        dims: [Extent; D],
+        init: Init,
+        beside: [Axis; 2],
+    ) -> Weight<D> {
+        self.create(name, dims, init, (true, &beside))
+    }
+
+    fn create<const D: usize>(
+        &self,
+        name: &str,
+        dims: [Extent; D],
+        init: Init,
+        (trained, beside): (bool, &[Axis]),
+    ) -> Weight<D> {
         let path = self.at(name).path;
         let (plan, mesh) = (self.sharding.plan(), self.sharding.mesh());
         let rank = self.sharding.rank();
@@ -215,6 +255,9 @@ impl Cx {
         let id = ParamId::new();
         let cut = computed.cut_axes();
         let mut partial = self.partial();
+        partial.extend(beside.iter().flat_map(|&axis| self.sharding.cuts(axis)));
+        partial.sort_unstable();
+        partial.dedup();
         partial.retain(|axis| !cut.contains(axis));
 
         let copies = self.sharding.cuts(Axis::Params);
@@ -238,21 +281,31 @@ impl Cx {
                 storage: storage.clone(),
                 partial,
             },
+            trained,
         );
         let gather = storage.filter(|_| !self.stacked);
         let gather = gather.map(|storage| (self.sharding.group(&copies), storage));
-        let stored = self.stored(id, &path, &layout, init);
+        let stored = self.stored((id, trained), &path, &layout, init);
         Weight::new(stored, gather, self.precision.computed)
     }
 
     fn stored<const D: usize>(
         &self,
-        id: ParamId,
+        (id, trained): (ParamId, bool),
         path: &str,
         layout: &Layout,
         init: Init,
     ) -> Param<Tensor<D>> {
-        let tracked = self.device.is_autodiff();
+        let tracked = trained && self.device.is_autodiff();
+        let dtype = match &self.adapters {
+            Some(adapters) if !trained => adapters.frozen,
+            _ => self.precision.stored,
+        };
+        // Adapters are not part of the model that is read.
+        let values = self
+            .values
+            .as_ref()
+            .filter(|_| !trained || self.adapters.is_none());
         if self.dry {
             let shape = layout.local_shape();
             return Param::uninitialized(
@@ -263,11 +316,11 @@ impl Cx {
                 shape.into(),
             );
         }
-        let data = match &self.values {
-            Some(values) => values.read(path, layout, self.precision.stored),
+        let data = match values {
+            Some(values) => values.read(path, layout, dtype),
             None => self.drawn(path, layout, init),
         };
-        let tensor = Tensor::from_data(data, (&self.device, self.precision.stored));
+        let tensor = Tensor::from_data(data, (&self.device, dtype));
         // Tracked-ness is a property of the device alone, so that it is the same on every rank.
         Param::initialized(
             id,

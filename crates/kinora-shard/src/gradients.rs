@@ -8,7 +8,7 @@ use kinora_comm::CommError;
 use kinora_mesh::MeshAxis;
 use std::collections::BTreeMap;
 
-/// One flat gradient a parameter, in the order of the [`ParamTable`].
+/// One flat gradient a trained parameter, in the order of the [`ParamTable`].
 #[derive(Clone, Debug)]
 pub struct Gradients {
     flat: Vec<Tensor<1>>,
@@ -123,10 +123,13 @@ struct Take<'a> {
 
 impl ModuleVisitor for Take<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(index) = self.table.index(param.id) else {
+            return;
+        };
         let value = param.val();
         let gradient = value
             .grad_remove(self.from)
             .unwrap_or_else(|| value.inner().zeros_like());
-        self.flat[self.table.index(param.id)] = Some(gradient.reshape([-1]));
+        self.flat[index] = Some(gradient.reshape([-1]));
     }
 }

@@ -15,6 +15,7 @@
 //! [`kinora_comm::CommError`] as its payload, which the launcher of the rank turns back into that
 //! error. Everything outside a graph returns it.
 
+mod adapters;
 mod collective;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -32,6 +33,7 @@ mod stack;
 mod unit;
 mod weight;
 
+pub use adapters::Adapters;
 pub use collective::Collective;
 pub use cx::{Cx, Edge, Init};
 pub use device::{DeviceError, DeviceKind, Devices, on_device};

@@ -25,7 +25,12 @@ pub fn load<M>(
         name.strip_prefix('.').unwrap_or(name).to_owned()
     };
     let table = dry.table();
-    let specs = table.specs().iter();
+    let own = match table.frozen() {
+        // Beside frozen weights, what is trained is adapters, which are no part of the model.
+        [] => table.specs(),
+        frozen => frozen,
+    };
+    let specs = own.iter();
     let params: Vec<_> = specs
         .map(|spec| (within(&spec.path), spec.layout.shape.clone()))
         .collect();

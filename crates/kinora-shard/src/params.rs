@@ -46,44 +46,86 @@ impl ParamSpec {
 /// All parameters of a model, in the order of their creation, which is the same on every rank.
 #[derive(Clone, Debug, Default)]
 pub struct ParamTable {
-    specs: Vec<ParamSpec>,
-    index: HashMap<ParamId, usize>,
+    trained: Vec<ParamSpec>,
+    frozen: Vec<ParamSpec>,
+    index: HashMap<ParamId, Place>,
     paths: HashSet<String>,
 }
 
+/// A parameter's list, and where it is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Trained(usize),
+    Frozen(usize),
+}
+
+/// What was created by some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    trained: usize,
+    frozen: usize,
+}
+
 impl ParamTable {
-    pub(crate) fn add(&mut self, id: ParamId, spec: ParamSpec) {
+    pub(crate) fn add(&mut self, id: ParamId, spec: ParamSpec, trained: bool) {
         let fresh = self.paths.insert(spec.path.clone());
         assert!(
             fresh,
             "two parameters are called {}: give one of them another path",
             spec.path
         );
-        self.index.insert(id, self.specs.len());
-        self.specs.push(spec);
+        let (list, place): (_, fn(usize) -> Place) = if trained {
+            (&mut self.trained, Place::Trained)
+        } else {
+            (&mut self.frozen, Place::Frozen)
+        };
+        self.index.insert(id, place(list.len()));
+        list.push(spec);
     }
 
-    /// All parameters, in order of creation.
+    /// The parameters that are trained, in order of creation.
     pub fn specs(&self) -> &[ParamSpec] {
-        &self.specs
+        &self.trained
     }
 
-    /// How the parameters from the `first` on are stored.
-    pub(crate) fn storage_from(
+    /// The parameters that stay as they are, in order of creation.
+    pub fn frozen(&self) -> &[ParamSpec] {
+        &self.frozen
+    }
+
+    /// All that there is now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            trained: self.trained.len(),
+            frozen: self.frozen.len(),
+        }
+    }
+
+    /// The parameters created since: whether each is trained, and how it is stored.
+    pub(crate) fn storage_since(
         &self,
-        first: usize,
-    ) -> impl Iterator<Item = (ParamId, Option<Storage>)> + '_ {
-        let later = self.index.iter().filter(move |(_, index)| **index >= first);
-        later.map(|(id, index)| (*id, self.specs[*index].storage.clone()))
+        mark: Mark,
+    ) -> impl Iterator<Item = (ParamId, bool, Option<Storage>)> + '_ {
+        self.index.iter().filter_map(move |(id, place)| {
+            let (later, trained, spec) = match *place {
+                Place::Trained(at) => (at >= mark.trained, true, &self.trained[at]),
+                Place::Frozen(at) => (at >= mark.frozen, false, &self.frozen[at]),
+            };
+            later.then(|| (*id, trained, spec.storage.clone()))
+        })
     }
 
-    /// The place of a parameter in [`ParamTable::specs`].
+    /// The place of a parameter in [`ParamTable::specs`], or `None` if it is frozen.
     ///
     /// # Panics
     /// If the parameter was not created through a [`crate::Cx`], which would leave it unsharded.
-    pub fn index(&self, id: ParamId) -> usize {
-        *self.index.get(&id).unwrap_or_else(|| {
-            panic!("a parameter was not created by Cx::param, so nothing is known of its cut")
-        })
+    pub fn index(&self, id: ParamId) -> Option<usize> {
+        match self.index.get(&id) {
+            Some(Place::Trained(at)) => Some(*at),
+            Some(Place::Frozen(_)) => None,
+            None => {
+                panic!("a parameter was not created by Cx::param, so nothing is known of its cut")
+            }
+        }
     }
 }

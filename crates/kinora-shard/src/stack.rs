@@ -31,7 +31,7 @@ struct Ahead(Arc<Mutex<Option<(usize, Flight<1>)>>>);
 impl<M: Module + Sync + 'static> Stack<M> {
     /// `count` blocks, which `make` builds with the builder of their path.
     pub fn new(cx: &Cx, count: usize, make: impl Fn(&Cx) -> M) -> Self {
-        let first = cx.table().specs().len();
+        let first = cx.table().mark();
         let cx = cx.in_stack();
         let blocks = (0..count).map(|i| make(&cx.at(i))).collect();
         Self {

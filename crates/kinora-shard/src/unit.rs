@@ -2,6 +2,7 @@
 //! their gradients scattered as one.
 
 use crate::exchange::Flight;
+use crate::params::Mark;
 use crate::{Group, ParamTable, Storage};
 use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -15,7 +16,21 @@ use std::ops::Range;
 pub(crate) struct Units {
     group: Group,
     dtype: DType,
-    storage: HashMap<ParamId, Option<Storage>>,
+    params: HashMap<ParamId, Kept>,
+}
+
+/// What is known of a parameter of a block.
+#[derive(Clone, Debug)]
+struct Kept {
+    trained: bool,
+    storage: Option<Storage>,
+}
+
+/// Which parameters of a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    Trained,
 }
 
 /// The stored parameters of a block, flat and without a graph, in the order of its fields.
@@ -25,26 +40,30 @@ pub(crate) struct Stored {
 }
 
 impl Units {
-    /// Of the parameters that `table` has had since there were `first`.
-    pub(crate) fn new(group: Group, dtype: DType, table: &ParamTable, first: usize) -> Self {
-        let storage = table.storage_from(first).collect();
+    /// Of the parameters that `table` has got since `first`.
+    pub(crate) fn new(group: Group, dtype: DType, table: &ParamTable, first: Mark) -> Self {
+        let params = table.storage_since(first);
+        let params = params.map(|(id, trained, storage)| (id, Kept { trained, storage }));
         Self {
             group,
             dtype,
-            storage,
+            params: params.collect(),
         }
     }
 
     /// Whether any parameter is cut where it is stored.
     pub(crate) fn cut(&self) -> bool {
-        self.group.size() > 1 && self.storage.values().any(Option::is_some)
+        self.group.size() > 1 && self.params.values().any(|kept| kept.storage.is_some())
+    }
+
+    fn kept(&self, id: ParamId) -> &Kept {
+        self.params
+            .get(&id)
+            .expect("a block's parameters were made by its stack's builder")
     }
 
     fn storage(&self, id: ParamId) -> Option<&Storage> {
-        self.storage
-            .get(&id)
-            .expect("a block's parameters were made by its stack's builder")
-            .as_ref()
+        self.kept(id).storage.as_ref()
     }
 
     /// Starts to gather what is cut of a block.
@@ -57,7 +76,7 @@ impl Units {
             .iter()
             .filter(|(id, _)| self.storage(*id).is_some());
         let mine: Vec<Tensor<1>> = cut.map(|(_, flat)| flat.clone().cast(self.dtype)).collect();
-        let lens = self.lens(stored);
+        let lens = self.lens(stored, Which::All);
         let flight = self
             .group
             .start_gather(Tensor::cat(mine, 0), 0, &lens, "block weights");
@@ -65,9 +84,9 @@ impl Units {
     }
 
     /// The elements that each rank stores of a block.
-    fn lens(&self, stored: &Stored) -> Vec<usize> {
+    fn lens(&self, stored: &Stored, which: Which) -> Vec<usize> {
         (0..self.group.size())
-            .map(|rank| self.parts(stored, rank).map(|(_, len)| len).sum())
+            .map(|rank| self.parts(stored, which, rank).map(|(_, len)| len).sum())
             .collect()
     }
 
@@ -75,10 +94,13 @@ impl Units {
     fn parts<'a>(
         &'a self,
         stored: &'a Stored,
+        which: Which,
         rank: usize,
     ) -> impl Iterator<Item = (ParamId, usize)> + 'a {
         stored.params.iter().filter_map(move |(id, mine)| {
-            let storage = self.storage(*id)?;
+            let kept = self.kept(*id);
+            let storage = kept.storage.as_ref();
+            let storage = storage.filter(|_| kept.trained || which == Which::All)?;
             let row = mine.dims()[0] / storage.lens[self.group.rank()];
             Some((*id, row * storage.lens[rank]))
         })
@@ -98,7 +120,7 @@ impl Units {
             let all = flight.wait();
             let mut at = 0;
             for rank in 0..self.group.size() {
-                for (id, len) in self.parts(stored, rank) {
+                for (id, len) in self.parts(stored, Which::All, rank) {
                     let piece = all.clone().narrow(0, at, len);
                     pieces.entry(id).or_default().push(piece);
                     at += len;
@@ -112,7 +134,16 @@ impl Units {
         })
     }
 
-    /// The gradients of a block's stored parameters, from those of what it computed with, in the order
+    /// The dtype of the master copies.
+    fn master(&self, stored: &Stored) -> DType {
+        let mut trained = stored
+            .params
+            .iter()
+            .filter(|(id, _)| self.kept(*id).trained);
+        trained.next().map_or(DType::F32, |(_, x)| x.dtype())
+    }
+
+    /// The gradients of a block's stored parameters, none for those that are frozen, from those of what it computed with, in the order
     /// of [`Stored`]: in the dtype of the master copies, so that their sum is exact.
     pub(crate) fn scatter<M: Module>(
         &self,
@@ -124,7 +155,7 @@ impl Units {
         let mut take = Take {
             units: self,
             gradients: &mut gradients,
-            master: stored.params.first().map_or(DType::F32, |(_, x)| x.dtype()),
+            master: self.master(stored),
             pieces: vec![vec![]; ranks],
             shapes: vec![],
         };
@@ -133,16 +164,18 @@ impl Units {
         // The gathered weights are gone before their gradients travel.
         drop(block);
         let mut mine = vec![].into_iter();
-        if self.cut() {
-            let lens = self.lens(stored);
+        if pieces.iter().any(|of_rank| !of_rank.is_empty()) {
+            let lens = self.lens(stored, Which::Trained);
             let all = Tensor::cat(pieces.into_iter().flatten().collect(), 0);
             let sum = self.group.scatter_sum(all, 0, &lens, "block gradients");
-            let sizes = self.parts(stored, self.group.rank()).map(|(_, len)| len);
+            let sizes = self.parts(stored, Which::Trained, self.group.rank());
+            let sizes = sizes.map(|(_, len)| len);
             mine = sum.split_with_sizes(sizes.collect(), 0).into_iter();
         }
         shapes
             .into_iter()
             .map(|whole| {
+                let whole = whole?;
                 let flat = whole.flat.or_else(|| mine.next());
                 Some((whole.shape)(flat.expect("a part of each parameter")))
             })
@@ -201,10 +234,10 @@ impl ModuleMapper for Arrive<'_> {
         };
         Param::initialized(
             id,
-            if self.tracked {
-                value.autodiff().require_grad()
-            } else {
-                value
+            match (self.tracked, self.units.kept(id).trained) {
+                (true, true) => value.autodiff().require_grad(),
+                (true, false) => value.autodiff(),
+                (false, _) => value,
             },
         )
     }
@@ -216,7 +249,8 @@ struct Take<'a> {
     master: DType,
     // What each rank stores of the gradients, one tensor a parameter that is cut.
     pieces: Vec<Vec<Tensor<1>>>,
-    shapes: Vec<Whole>,
+    // One a parameter, none for those that are frozen.
+    shapes: Vec<Option<Whole>>,
 }
 
 /// A parameter's gradient, if it is not cut, and how it gets its shape.
@@ -227,6 +261,10 @@ struct Whole {
 
 impl ModuleVisitor for Take<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !self.units.kept(param.id).trained {
+            self.shapes.push(None);
+            return;
+        }
         let value = param.val();
         let gradient = value
             .grad_remove(self.gradients)
@@ -249,9 +287,9 @@ impl ModuleVisitor for Take<'_> {
                 None
             }
         };
-        self.shapes.push(Whole {
+        self.shapes.push(Some(Whole {
             flat,
             shape: Box::new(move |flat| flat.reshape(shape).into_dispatch()),
-        });
+        }));
     }
 }

@@ -2,13 +2,12 @@
 
 use crate::{LatentBatch, Source, TrainConfig, TrainError, Trainer};
 use burn::tensor::Device;
-use kinora_ckpt::{Checkpoint, latest};
+use kinora_ckpt::{Checkpoint, CkptError, latest};
 use kinora_data::{Catalog, Identity};
-use kinora_models::TextToVideo;
 use kinora_models::autoencoder::Autoencoder;
 use kinora_models::bytes::BytesConfig;
-use kinora_models::movie_gen::MovieGenConfig;
-use kinora_shard::{Precision, Sharding};
+use kinora_models::{PromptEncoder, TextToVideo, VideoConfig};
+use kinora_shard::{Cx, Precision, Sharding};
 use kinora_track::{Console, Tracker};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What makes a model.
+pub type Build = Arc<dyn Fn(&Cx) -> Result<TextToVideo, CkptError> + Send + Sync>;
+
 /// All that a training run needs, ready to use.
 #[derive(Clone)]
 pub struct Run {
@@ -25,10 +27,12 @@ pub struct Run {
     pub dir: PathBuf,
     /// The `[train]` table.
     pub config: TrainConfig,
-    /// The transformer.
-    pub video: MovieGenConfig,
-    /// The text encoder.
-    pub text: BytesConfig,
+    /// Makes the model, with weights that are drawn or read, and frozen or not.
+    pub build: Build,
+    /// What tells the model from any other: its checkpoints name it.
+    pub model: Value,
+    /// The frozen text encoder, if the model reads one.
+    pub encoder: Option<Arc<dyn PromptEncoder>>,
     /// The seed of weights, noise, times and dropout.
     pub seed: u64,
     /// The data.
@@ -116,13 +120,15 @@ pub fn train(
     let config = &run.config;
     config.check_batches(&run.catalog.config().buckets, sharding.share().1)?;
     let device = (&run.device, run.precision);
-    let mut trainer = Trainer::new(config, run.seed, device, sharding, |cx| {
-        TextToVideo::new(cx, &run.video, &run.text)
-    });
+    let build = |cx: &Cx| (run.build)(cx);
+    let mut trainer = Trainer::try_new(config, run.seed, device, sharding, build)?;
+    if let Some(encoder) = &run.encoder {
+        trainer = trainer.reading(encoder.clone());
+    }
     let root = checkpoints(&run.dir);
     let from = match resumable(&run.dir, &run.catalog)? {
         Some(checkpoint) => {
-            same_model(&checkpoint, &run.video, &run.text)?;
+            same_model(&checkpoint, &run.model)?;
             trainer.restore(&checkpoint)?;
             trainer.step()
         }
@@ -132,7 +138,7 @@ pub fn train(
     sharding.world().barrier("checkpoint read")?;
     let meta = json!({
         "data": run.catalog.fingerprint(),
-        "model": identity(&run.video, &run.text),
+        "model": run.model,
         "seed": run.seed,
         "mesh": sharding.mesh(),
     });
@@ -224,39 +230,25 @@ pub fn resumable(dir: &Path, catalog: &Catalog) -> Result<Option<Checkpoint>, Tr
 }
 
 /// What makes weights those of one model and not of another: all sizes, but no number that only
-/// decides how they started.
-pub fn identity(video: &MovieGenConfig, text: &BytesConfig) -> Value {
-    let MovieGenConfig {
-        layers,
-        dim,
-        ffn,
-        heads,
-        channels,
-        patch,
-        max_latent,
-        position_scale: _,
-        texts,
-    } = video;
-    json!({
-        "layers": layers, "dim": dim, "ffn": ffn, "heads": heads, "channels": channels,
-        "patch": patch, "max_latent": max_latent, "texts": texts, "text": text,
-    })
+/// decides how they started; and what they are beside, if they are adapters.
+pub fn identity(video: &VideoConfig, text: Option<&BytesConfig>, adapters: Value) -> Value {
+    let mut video = video.clone();
+    if let VideoConfig::MovieGen(config) = &mut video {
+        config.position_scale = 1.0;
+    }
+    json!({ "video": video, "text": text, "adapters": adapters })
 }
 
 /// Checks that a checkpoint is of this model.
 ///
 /// # Errors
 /// [`TrainError::OtherModel`].
-pub fn same_model(
-    checkpoint: &Checkpoint,
-    video: &MovieGenConfig,
-    text: &BytesConfig,
-) -> Result<(), TrainError> {
-    let (was, is) = (&checkpoint.meta()["model"], identity(video, text));
-    if *was == is {
+pub fn same_model(checkpoint: &Checkpoint, model: &Value) -> Result<(), TrainError> {
+    let was = &checkpoint.meta()["model"];
+    if was == model {
         return Ok(());
     }
-    let (was, is) = (was.to_string(), is.to_string());
+    let (was, is) = (was.to_string(), model.to_string());
     Err(TrainError::OtherModel {
         step: checkpoint.step(),
         was,
@@ -297,7 +289,7 @@ impl Records {
         report: crate::Report,
         [step_seconds, data_seconds, wait_seconds]: [f64; 3],
         batches: &[u64],
-        model: &MovieGenConfig,
+        model: &VideoConfig,
     ) -> Result<(), TrainError> {
         self.recent.push(report.loss);
         if self.recent.len() > 100 {

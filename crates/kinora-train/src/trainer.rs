@@ -5,8 +5,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_flow::noise;
 use kinora_mesh::rng::Stream;
-use kinora_models::Denoiser;
+use kinora_models::{Condition, Denoiser, PromptEncoder};
 use kinora_shard::{Cx, Gradients, ParamSpec, ParamTable, Precision, Sharding};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 /// A model in training on one rank: its part of the weights, their average, and the optimizer.
@@ -17,6 +18,7 @@ pub struct Trainer<M> {
     pub(crate) device: Device,
     pub(crate) sharding: Arc<Sharding>,
     pub(crate) model: M,
+    pub(crate) encoder: Option<Arc<dyn PromptEncoder>>,
     pub(crate) table: ParamTable,
     pub(crate) optimizer: AdamW,
     pub(crate) average: Vec<Tensor<1>>,
@@ -48,13 +50,29 @@ impl<M: Denoiser> Trainer<M> {
         sharding: &Arc<Sharding>,
         build: impl FnOnce(&Cx) -> M,
     ) -> Self {
+        let build = |cx: &Cx| Ok::<M, Infallible>(build(cx));
+        let Ok(trainer) = Self::try_new(config, seed, (device, precision), sharding, build);
+        trainer
+    }
+
+    /// The same of a model that may fail to be made, because its weights are read.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn try_new<E>(
+        config: &TrainConfig,
+        seed: u64,
+        (device, precision): (&Device, impl Into<Precision>),
+        sharding: &Arc<Sharding>,
+        build: impl FnOnce(&Cx) -> Result<M, E>,
+    ) -> Result<Self, E> {
         let precision = precision.into();
         let cx = Cx::new(&device.clone().autodiff(), precision, seed, sharding)
             .recomputing(config.recompute);
-        let model = build(&cx);
+        let model = build(&cx)?;
         let table = cx.table().clone();
         let params = flat_params(&model, &table);
-        Self {
+        Ok(Self {
             config: config.clone(),
             seed,
             dtype: precision.stored,
@@ -63,8 +81,17 @@ impl<M: Denoiser> Trainer<M> {
             optimizer: AdamW::new(&params),
             average: params,
             model,
+            encoder: None,
             table,
             step: 0,
+        })
+    }
+
+    /// The same with a frozen text encoder, which makes texts of the captions.
+    pub fn reading(self, encoder: Arc<dyn PromptEncoder>) -> Self {
+        Self {
+            encoder: Some(encoder),
+            ..self
         }
     }
 
@@ -135,7 +162,13 @@ impl<M: Denoiser> Trainer<M> {
             let path = self.config.path;
             let at = path.at(latents.clone(), noise.clone(), times.clone());
             let target = path.velocity(latents, noise);
-            let velocity = self.model.velocity(on(at), times.autodiff(), &captions);
+            let encode = |encoder: &Arc<dyn PromptEncoder>| encoder.encode(&captions);
+            let given = Condition {
+                texts: self.encoder.as_ref().map_or(vec![], encode),
+                prompts: captions,
+                ..Condition::default()
+            };
+            let velocity = self.model.velocity(on(at), times.autodiff(), &given);
             // A local sum over a global count: the sum over ranks is the mean of the whole batch.
             let count = (batch.global * c * t * h * w) as f64;
             let loss = (velocity - on(target)).square().sum() / count;
@@ -248,13 +281,14 @@ impl<M: Denoiser> Trainer<M> {
     }
 }
 
-/// All parameters of this rank, flat, without gradients, in the order of the table.
+/// All trained parameters of this rank, flat, without gradients, in the order of the table.
 pub(crate) fn flat_params(model: &impl Module, table: &ParamTable) -> Vec<Tensor<1>> {
     struct Read<'a>(&'a ParamTable, Vec<Option<Tensor<1>>>);
     impl ModuleVisitor for Read<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let flat = param.val().inner().reshape([-1]);
-            self.1[self.0.index(param.id)] = Some(flat);
+            if let Some(index) = self.0.index(param.id) {
+                self.1[index] = Some(param.val().inner().reshape([-1]));
+            }
         }
     }
     let mut read = Read(table, vec![None; table.specs().len()]);
@@ -266,7 +300,7 @@ pub(crate) fn flat_params(model: &impl Module, table: &ParamTable) -> Vec<Tensor
     .collect()
 }
 
-/// Puts flat values into a model.
+/// Puts flat values into the trained parameters of a model.
 pub(crate) struct Load<'a> {
     pub(crate) table: &'a ParamTable,
     pub(crate) flat: &'a [Tensor<1>],
@@ -276,7 +310,11 @@ pub(crate) struct Load<'a> {
 impl ModuleMapper for Load<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, old, _) = param.consume();
-        let value: Tensor<D> = self.flat[self.table.index(id)].clone().reshape(old.dims());
+        let value = match self.table.index(id) {
+            Some(index) => self.flat[index].clone().reshape(old.dims()),
+            None if self.train => return Param::initialized(id, old),
+            None => old.inner(),
+        };
         let value = if self.train {
             value.autodiff().require_grad()
         } else {
@@ -290,9 +328,9 @@ impl ModuleMapper for Load<'_> {
 mod tests {
     use super::*;
     use crate::{Decay, OptimConfig};
-    use kinora_models::TextToVideo;
     use kinora_models::bytes::BytesConfig;
     use kinora_models::movie_gen::{MovieGenConfig, TextInput};
+    use kinora_models::{TextToVideo, VideoConfig};
 
     /// A trainer in f64 after a few steps, when no weight is zero any more, and a batch for it.
     fn trained() -> (Trainer<TextToVideo>, LatentBatch) {
@@ -342,7 +380,8 @@ mod tests {
         };
         let device = Device::flex();
         let sharding = Sharding::single();
-        let build = |cx: &Cx| TextToVideo::new(cx, &video, &text);
+        let video = VideoConfig::from(video);
+        let build = |cx: &Cx| TextToVideo::new(cx, &video, Some(&text));
         let mut trainer = Trainer::new(&config, 1, (&device, DType::F64), &sharding, build);
         let data: Vec<f32> = Stream::new(5, "data")
             .normals(0..144)

@@ -7,7 +7,7 @@ use kinora_comm::local::{self, World};
 use kinora_mesh::{ContextAttention, Mesh, MeshAxis, Plan};
 use kinora_models::bytes::BytesConfig;
 use kinora_models::movie_gen::{MovieGenConfig, TextInput};
-use kinora_models::{Denoiser, TextToVideo};
+use kinora_models::{Condition, Denoiser, TextToVideo};
 use kinora_shard::{Cx, Gradients, Sharding};
 use std::time::Instant;
 
@@ -62,7 +62,7 @@ fn seconds(mesh: Mesh, plan: Plan, threads: usize, passes: usize) -> f64 {
         let sharding = Sharding::new(transport, mesh, plan.clone()).map_err(|e| e.to_string())?;
         let device = Device::flex().autodiff();
         let cx = Cx::new(&device, DType::F32, 1, &sharding);
-        let model = TextToVideo::new(&cx, &video(), &text());
+        let model = TextToVideo::new(&cx, &video().into(), Some(&text()));
         let table = cx.table().clone();
         let latents = TensorData::new(vec![0.5_f32; 2 * 16 * 512], [2, 16, 8, 8, 8]);
         let mut best = f64::MAX;
@@ -71,7 +71,11 @@ fn seconds(mesh: Mesh, plan: Plan, threads: usize, passes: usize) -> f64 {
             let x = Tensor::<5>::from_data(latents.clone(), &Device::flex());
             let time = Tensor::<1>::from_data([0.3, 0.7], &Device::flex());
             let prompts = ["a red circle".to_string(), "a blue square".to_string()];
-            let out = model.velocity(x.autodiff(), time.autodiff(), &prompts);
+            let out = model.velocity(
+                x.autodiff(),
+                time.autodiff(),
+                &Condition::of_prompts(&prompts),
+            );
             let gradients = &mut out.square().mean().backward();
             let gradients = Gradients::take(&model, &table, gradients);
             let gradients = gradients.reduce(&table, &sharding);

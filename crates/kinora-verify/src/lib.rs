@@ -11,4 +11,4 @@ mod shrink;
 pub use case::{Case, train_config};
 pub use compare::{Difference, Tolerance, compare};
 pub use record::{Pass, Record, record};
-pub use shrink::{latents, shrink_mesh, shrink_model};
+pub use shrink::{Shrunk, shrink_mesh, shrink_model};

@@ -3,9 +3,9 @@
 use crate::Case;
 use crate::case::caption;
 use burn::tensor::{Tensor, TensorData};
-use kinora_generate::{SampleConfig, Sampler};
+use kinora_generate::{Asked, SampleConfig, Sampler};
 use kinora_mesh::MeshAxis;
-use kinora_models::Denoiser;
+use kinora_models::{Condition, Denoiser};
 use kinora_shard::{Cx, Gradients, ParamSpec, Sharding};
 use kinora_train::{TrainError, Trainer};
 use std::sync::Arc;
@@ -105,9 +105,11 @@ fn pass<M: Denoiser>(
         .collect();
     let times = Tensor::<1>::from_data(TensorData::new(times, [samples]), options);
     let latents = batch.latents.cast(dtype).autodiff().require_grad();
-    let output = trainer
-        .model()
-        .velocity(latents.clone(), times.autodiff(), &batch.captions);
+    let output = trainer.model().velocity(
+        latents.clone(),
+        times.autodiff(),
+        &Condition::of_prompts(&batch.captions),
+    );
     let loss = (output.clone() * say.autodiff()).sum() / (case.global * len) as f64;
     let mut gradients = loss.backward();
     let input = latents
@@ -140,7 +142,8 @@ fn generate<M: Denoiser>(
     };
     let prompts: Vec<String> = (0..2).map(caption).collect();
     let shape = case.latents[0];
-    values(&sampler.sample(&prompts, shape, (case.seed(), 0), |_| ()))
+    let asked = Asked::new(&prompts, "", None);
+    values(&sampler.sample(&asked, shape, (case.seed(), 0), |_| ()))
 }
 
 fn values<const D: usize>(x: &Tensor<D>) -> Vec<f64> {

@@ -9,6 +9,8 @@ mod config;
 mod device;
 mod failure;
 mod launched;
+mod merged;
+mod model;
 mod ranks;
 mod run;
 mod verbs;

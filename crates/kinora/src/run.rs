@@ -4,6 +4,7 @@ use crate::autoencoder;
 use crate::config::{RunConfig, read_run};
 use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, Outcome};
+use crate::model::Model;
 use burn::tensor::{DType, Device, Tensor};
 use kinora_ckpt::{Checkpoint, latest};
 use kinora_data::Bucket;
@@ -11,8 +12,6 @@ use kinora_generate::{SampleConfig, clips};
 use kinora_media::Clip;
 use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Autoencoder, Pca};
-use kinora_models::bytes::BytesConfig;
-use kinora_models::movie_gen::MovieGenConfig;
 use kinora_shard::{Cx, Sharding};
 use kinora_train::{TrainError, Weights, checkpoints, restore_weights, same_model};
 use std::path::Path;
@@ -27,8 +26,7 @@ pub(crate) struct Trained {
     /// The size of the videos that it was trained on.
     pub(crate) bucket: Bucket,
     pub(crate) devices: RankDevices,
-    video: MovieGenConfig,
-    text: BytesConfig,
+    model: Model,
 }
 
 impl Trained {
@@ -47,13 +45,11 @@ impl Trained {
         let data = config.need(&config.data, "data", verb)?;
         let moving = |bucket: &&Bucket| !bucket.is_image();
         let bucket = *data.buckets.iter().find(moving).unwrap_or(&data.buckets[0]);
-        let text = config.need(&config.text, "text", verb)?.clone();
-        let video = config.video()?;
-        same_model(&checkpoint, &video, &text)?;
+        let model = Model::of(&config)?;
+        same_model(&checkpoint, &model.identity())?;
         Ok(Self {
             sample: config.need(&config.sample, "sample", verb)?.clone(),
-            text,
-            video,
+            model,
             config,
             pca,
             checkpoint,
@@ -85,7 +81,7 @@ impl Trained {
     ) -> Result<TextToVideo, TrainError> {
         let precision = self.config.run.dtype.precision();
         let cx = Cx::new(device, precision, self.config.run.seed, sharding);
-        let model = TextToVideo::new(&cx, &self.video, &self.text);
+        let model = (self.model.build())(&cx)?;
         let table = cx.table().clone();
         Ok(restore_weights(
             model,

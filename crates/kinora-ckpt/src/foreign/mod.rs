@@ -1,12 +1,25 @@
-//! Weights in other people's files: what they are called there, how they lie, and reading them as if
-//! they were ours.
+//! Weights in other people's files: what they are called there, how they lie, reading them as if they
+//! were ours, and writing ours as if they were theirs.
 
+mod archive;
+mod fill;
+mod hashes;
+mod layout;
+mod pickle;
 mod renamed;
+mod round;
 mod safetensors;
+mod shards;
+mod torch;
+mod transpose;
 mod weights;
+mod which;
+mod writer;
 
 pub use renamed::{RenameError, Renamed};
 pub use weights::Weights;
+pub use which::{Layout, which};
+pub use writer::Writer;
 
 use std::ops::Range;
 
@@ -56,12 +69,23 @@ impl Foreign {
     /// `[to, channels, 1, 2, 2]` for a linear layer of patches, `[1, 6, D]` for a table `[6, D]`.
     ///
     /// # Panics
-    /// If the number of elements differs.
+    /// If the number of elements differs, or if only some rows are ours and their number differs.
     pub fn shaped(self, shape: &[usize]) -> Self {
         let (ours, theirs): (usize, usize) = (self.shape.iter().product(), shape.iter().product());
         assert_eq!(ours, theirs, "{}: {:?} as {shape:?}", self.name, self.shape);
+        let first = |shape: &[usize]| shape.first().copied().unwrap_or(1);
+        let (before, after) = (first(&self.shape), first(shape));
+        let rows = match self.rows == (0..before) {
+            true => 0..after,
+            // Some of its rows are so many rows of the other shape only if rows are the same there.
+            false => {
+                assert_eq!(before, after, "{}: some rows as {shape:?}", self.name);
+                self.rows
+            }
+        };
         Self {
             shape: shape.to_vec(),
+            rows,
             ..self
         }
     }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::layout::{self, Part, Place, Wanted, matrix};
+use super::transpose::transpose;
 use super::{Foreign, Weights};
 use crate::manifest::{Stored, TensorEntry};
-use crate::read::Index;
+use crate::read::{Index, Opened};
 use crate::region::Region;
 use crate::{CkptError, Dtype, TensorSource};
 
@@ -21,8 +23,9 @@ pub struct Renamed {
 struct Param {
     /// Ours.
     shape: Vec<usize>,
-    /// For a matrix that lies transposed there: its first column.
-    transposed: Option<usize>,
+    place: Place,
+    /// Its first column there, unless it is the same.
+    column: usize,
 }
 
 /// How a model's parameters and a file's tensors differ, tensor by tensor.
@@ -48,20 +51,33 @@ impl RenameError {
 impl fmt::Display for RenameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = vec![];
-        lines.extend(self.missing.iter().map(|name| format!("missing: {name}")));
-        lines.extend(
-            self.extra
-                .iter()
-                .map(|name| format!("not of this model: {name}")),
+        let missing = self.missing.iter().map(|name| format!("missing: {name}"));
+        some(&mut lines, missing);
+        let extra = self.extra.iter();
+        some(
+            &mut lines,
+            extra.map(|name| format!("not of this model: {name}")),
         );
-        lines.extend(self.misshapen.iter().map(|(name, wanted, found)| {
+        let misshapen = self.misshapen.iter().map(|(name, wanted, found)| {
             format!("{name} has shape {found:?}, but this model needs {wanted:?}")
-        }));
+        });
+        some(&mut lines, misshapen);
         let floats = self.not_floats.iter();
-        lines.extend(
-            floats.map(|(name, dtype)| format!("{name} holds {dtype}, which are no weights")),
-        );
+        let floats =
+            floats.map(|(name, dtype)| format!("{name} holds {dtype}, which are no weights"));
+        some(&mut lines, floats);
         f.write_str(&lines.join("\n  "))
+    }
+}
+
+/// Adds the first lines, and how many more of the same kind there are: another model differs in
+/// thousands of tensors.
+fn some(lines: &mut Vec<String>, kind: impl ExactSizeIterator<Item = String>) {
+    const LINES: usize = 40;
+    let more = kind.len().saturating_sub(LINES);
+    lines.extend(kind.take(LINES));
+    if more > 0 {
+        lines.push(format!("and {more} more like these"));
     }
 }
 
@@ -70,42 +86,16 @@ impl Renamed {
     ///
     /// # Errors
     /// [`CkptError::Names`] with every tensor that is missing, extra or of another shape.
+    ///
+    /// # Panics
+    /// If `keys` cannot be: two shapes for one tensor, or a place of another size than its parameter.
     pub fn new(
         weights: Weights,
         params: &[(String, Vec<usize>)],
         keys: impl Fn(&str, &[usize]) -> Foreign,
     ) -> Result<Self, CkptError> {
-        let mut wrong = RenameError::default();
-        // The shape of each tensor there, and how many of its elements are some parameter's.
-        let mut used: BTreeMap<String, (Vec<usize>, usize)> = BTreeMap::new();
-        let mut renamed: BTreeMap<String, (Vec<usize>, Foreign)> = BTreeMap::new();
-        for (path, ours) in params {
-            let foreign = keys(path, ours);
-            let volume: usize = ours.iter().product();
-            let entry = used.entry(foreign.name.clone());
-            let known = entry.or_insert_with(|| (foreign.shape.clone(), 0));
-            assert_eq!(known.0, foreign.shape, "two shapes for {}", foreign.name);
-            known.1 += volume;
-            renamed.insert(path.clone(), (ours.clone(), foreign));
-        }
-        for (name, (shape, volume)) in &used {
-            let Some(entry) = weights.index.tensors.get(name) else {
-                wrong.missing.push(name.clone());
-                continue;
-            };
-            if entry.shape != *shape {
-                let found = entry.shape.clone();
-                wrong.misshapen.push((name.clone(), shape.clone(), found));
-            } else if *volume != shape.iter().product::<usize>() {
-                wrong.extra.push(format!("part of {name}"));
-            }
-            if !entry.dtype.is_float() {
-                wrong.not_floats.push((name.clone(), entry.dtype));
-            }
-        }
-        let names = weights.index.tensors.keys();
-        let extra = names.filter(|name| !used.contains_key(*name));
-        wrong.extra.extend(extra.cloned());
+        let wanted = layout::wanted(params, &keys);
+        let wrong = differences(&weights, &wanted);
         if wrong.count() > 0 {
             return Err(CkptError::Names {
                 path: weights.index.path,
@@ -113,19 +103,42 @@ impl Renamed {
                 wrong: Box::new(wrong),
             });
         }
-        let view = |(path, (ours, foreign)): (String, (Vec<usize>, Foreign))| {
-            let entry = &weights.index.tensors[&foreign.name];
-            let (entry, param) = view(entry, ours, &foreign);
-            ((path.clone(), entry), (path, param))
-        };
-        let (tensors, params) = renamed.into_iter().map(view).unzip();
-        let Index { path, files, .. } = weights.index;
+        Ok(Self::of(weights, wanted))
+    }
+
+    /// The parameters of a layout from which no tensor differs.
+    pub(super) fn of(weights: Weights, wanted: BTreeMap<String, Wanted>) -> Self {
+        let Index {
+            path,
+            files,
+            tensors: found,
+        } = weights.index;
+        let (mut tensors, mut params) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in wanted {
+            let entry = &found[&name];
+            for part in tensor.parts {
+                tensors.insert(part.path.clone(), view(entry, &tensor.shape, &part));
+                let Part {
+                    path,
+                    ours,
+                    place,
+                    region,
+                } = part;
+                let column = region.offset[1];
+                let param = Param {
+                    shape: ours,
+                    place,
+                    column,
+                };
+                params.insert(path, param);
+            }
+        }
         let index = Index {
             path,
             files,
             tensors,
         };
-        Ok(Self { index, params })
+        Self { index, params }
     }
 
     fn find(&self, name: &str) -> Result<&Param, CkptError> {
@@ -133,35 +146,94 @@ impl Renamed {
         self.index.find(name)?;
         Ok(&self.params[name])
     }
+
+    /// Reads a box of a transposed matrix in strips of rows there, so that what is read waits in the
+    /// processor's cache until it is turned.
+    fn read_transposed(
+        &self,
+        name: &str,
+        column: usize,
+        offset: &[usize],
+        extent: &[usize],
+    ) -> Result<Vec<u8>, CkptError> {
+        const STRIP: usize = 1 << 20;
+        let shape = &self.params[name].shape;
+        let wanted = Region::new(offset, extent);
+        if !wanted.fits(shape) {
+            return Err(CkptError::Outside {
+                name: name.to_owned(),
+                region: wanted.to_string(),
+                shape: shape.clone(),
+            });
+        }
+        let size = self.dtype(name)?.size();
+        let (&[from, to], &[inputs, outputs]) = (offset, extent) else {
+            unreachable!("only matrices are transposed, and the box fits");
+        };
+        let mut out = vec![0; wanted.volume() * size];
+        if out.is_empty() {
+            return Ok(out);
+        }
+        // Whole tiles; see transpose.rs.
+        let strip = (STRIP / (inputs * size)).next_multiple_of(32).min(outputs);
+        let mut there = vec![0; strip * inputs * size];
+        let mut opened = Opened::default();
+        for top in (0..outputs).step_by(strip) {
+            let rows = strip.min(outputs - top);
+            let there = &mut there[..rows * inputs * size];
+            let region = Region::new(&[to + top, column + from], &[rows, inputs]);
+            self.index.read_into(name, &region, there, &mut opened)?;
+            transpose(there, rows, &mut out, (outputs, top), size);
+        }
+        Ok(out)
+    }
 }
 
-/// The part of a foreign tensor that is a parameter of shape `ours`, as a tensor of its own.
-fn view(entry: &TensorEntry, ours: Vec<usize>, foreign: &Foreign) -> (TensorEntry, Param) {
-    let whole: usize = foreign.shape.iter().product();
-    let row = whole / foreign.shape.first().copied().unwrap_or(1).max(1);
-    let shape = match foreign.transposed {
-        true => vec![foreign.rows.len(), row],
-        false => ours.clone(),
+/// How the tensors of a file differ from those of a layout.
+pub(super) fn differences(weights: &Weights, wanted: &BTreeMap<String, Wanted>) -> RenameError {
+    let mut wrong = RenameError::default();
+    for (name, tensor) in wanted {
+        let Some(entry) = weights.index.tensors.get(name) else {
+            wrong.missing.push(name.clone());
+            continue;
+        };
+        if entry.shape != tensor.shape {
+            let (wanted, found) = (tensor.shape.clone(), entry.shape.clone());
+            wrong.misshapen.push((name.clone(), wanted, found));
+        } else if let Some(flaw) = tensor.flaw() {
+            wrong.extra.push(format!("part of {name} ({flaw})"));
+        }
+        if !entry.dtype.is_float() {
+            wrong.not_floats.push((name.clone(), entry.dtype));
+        }
+    }
+    let names = weights.index.tensors.keys();
+    let extra = names.filter(|name| !wanted.contains_key(*name));
+    wrong.extra.extend(extra.cloned());
+    wrong
+}
+
+/// The part of a foreign tensor that is a parameter of ours, as a tensor of its own: in our shape, or
+/// as a matrix of whole rows, of which the parameter is some columns.
+fn view(entry: &TensorEntry, shape: &[usize], part: &Part) -> TensorEntry {
+    let [_, width] = matrix(shape);
+    let shape = match part.place {
+        Place::Same => part.ours.clone(),
+        Place::Columns | Place::Transposed => vec![part.region.extent[0], width],
     };
-    // A tensor of a plain file is one box.
+    // A tensor of a foreign file is one box.
     let first = &entry.boxes[0];
-    let begin = first.begin + (foreign.rows.start * row * entry.dtype.size()) as u64;
+    let before = part.region.offset[0] * width * entry.dtype.size();
     let stored = Stored {
         file: first.file,
-        begin,
+        begin: first.begin + before as u64,
         region: Region::whole(&shape),
     };
-    let entry = TensorEntry {
+    TensorEntry {
         shape,
         dtype: entry.dtype,
         boxes: vec![stored],
-    };
-    let column = foreign.columns.as_ref().map_or(0, |columns| columns.start);
-    let param = Param {
-        shape: ours,
-        transposed: foreign.transposed.then_some(column),
-    };
-    (entry, param)
+    }
 }
 
 impl TensorSource for Renamed {
@@ -178,42 +250,24 @@ impl TensorSource for Renamed {
     }
 
     fn read(&self, name: &str, offset: &[usize], extent: &[usize]) -> Result<Vec<u8>, CkptError> {
-        let Some(column) = self.find(name)?.transposed else {
-            return self.index.read(name, offset, extent);
-        };
-        let (&[from, to], &[inputs, outputs]) = (offset, extent) else {
-            unreachable!("only matrices are transposed, and the index checks boxes");
-        };
-        let there = self
-            .index
-            .read(name, &[to, column + from], &[outputs, inputs])?;
-        Ok(transpose(
-            &there,
-            [outputs, inputs],
-            self.dtype(name)?.size(),
-        ))
-    }
-}
-
-/// `[rows, columns]` elements of `size` bytes to `[columns, rows]`.
-fn transpose(bytes: &[u8], [rows, columns]: [usize; 2], size: usize) -> Vec<u8> {
-    // In squares, so that both sides stay within the processor's caches.
-    const SIDE: usize = 32;
-    let mut out = vec![0; bytes.len()];
-    for top in (0..rows).step_by(SIDE) {
-        for left in (0..columns).step_by(SIDE) {
-            for row in top..rows.min(top + SIDE) {
-                for column in left..columns.min(left + SIDE) {
-                    let (from, to) = (
-                        (row * columns + column) * size,
-                        (column * rows + row) * size,
-                    );
-                    out[to..to + size].copy_from_slice(&bytes[from..from + size]);
+        let param = self.find(name)?;
+        match (param.place, offset) {
+            (Place::Columns, &[row, column]) => {
+                // The index would let a box of the neighbours' columns pass.
+                let wanted = Region::new(offset, extent);
+                if !wanted.fits(&param.shape) {
+                    return Err(CkptError::Outside {
+                        name: name.to_owned(),
+                        region: wanted.to_string(),
+                        shape: param.shape.clone(),
+                    });
                 }
+                self.index.read(name, &[row, param.column + column], extent)
             }
+            (Place::Transposed, _) => self.read_transposed(name, param.column, offset, extent),
+            _ => self.index.read(name, offset, extent),
         }
     }
-    out
 }
 
 #[cfg(test)]
@@ -313,13 +367,5 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-    }
-
-    #[test]
-    fn transposing_twice_changes_nothing() {
-        let bytes: Vec<u8> = (0..70 * 41 * 2).map(|i| (i % 253) as u8).collect();
-        let once = transpose(&bytes, [70, 41], 2);
-        assert_eq!(once[2..4], bytes[82..84]);
-        assert_eq!(transpose(&once, [41, 70], 2), bytes);
     }
 }

@@ -19,10 +19,7 @@ const LONGEST_HEADER: u64 = 100 << 20;
 /// [`CkptError::Format`] when it is not a safetensors file or holds a dtype that [`Dtype`] does not
 /// name, [`CkptError::Truncated`] when it is shorter or longer than its header says, [`CkptError::Io`].
 pub(super) fn index(path: &Path) -> Result<Index, CkptError> {
-    let bad = |what: String, help: &'static str| {
-        let path = path.to_path_buf();
-        CkptError::Format { path, what, help }
-    };
+    let bad = |what: String, help: &str| CkptError::format(path, what, help);
     let again = "download or convert the file again";
     let mut file = File::open(path).map_err(CkptError::io("open", path))?;
     let found = file.metadata().map_err(CkptError::io("read", path))?.len();
@@ -48,7 +45,7 @@ pub(super) fn index(path: &Path) -> Result<Index, CkptError> {
     let header: safetensors::tensor::Metadata = serde_json::from_slice(&header)
         .map_err(|error| bad(format!("its header cannot be read ({error})"), again))?;
     let data = 8 + length;
-    let expected = data + header.data_len() as u64;
+    let expected = data.saturating_add(header.data_len() as u64);
     if found != expected {
         return Err(CkptError::Truncated {
             path: path.to_path_buf(),
@@ -59,10 +56,10 @@ pub(super) fn index(path: &Path) -> Result<Index, CkptError> {
     let mut tensors = BTreeMap::new();
     for (name, info) in header.tensors() {
         let dtype = Dtype::of_safetensors(info.dtype).ok_or_else(|| {
-            let what = format!("tensor {name} is {:?}", info.dtype);
+            let spelled = format!("{:?}", info.dtype);
             bad(
-                what,
-                "convert it to F64, F32, BF16, F16, I64, I32 or U8 first",
+                format!("tensor {name} is {spelled}"),
+                &other_dtype(&spelled),
             )
         })?;
         let begin = data + info.data_offsets.0 as u64;
@@ -86,6 +83,17 @@ pub(super) fn index(path: &Path) -> Result<Index, CkptError> {
         path,
         tensors,
     })
+}
+
+/// What to do about a dtype that Kinora does not read, by its name in safetensors or PyTorch.
+pub(super) fn other_dtype(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let quantized = ["f8", "f6", "f4", "float8", "float4", "quint", "qint"];
+    if quantized.iter().any(|start| lower.starts_with(start)) {
+        "its numbers are rounded for inference on some GPUs, and may have scales beside them: download the BF16 or F16 weights of the same model".to_owned()
+    } else {
+        "convert it to F64, F32, BF16, F16, I64, I32 or U8 first".to_owned()
+    }
 }
 
 #[cfg(test)]

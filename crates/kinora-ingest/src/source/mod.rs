@@ -14,7 +14,6 @@ mod tar;
 use std::path::{Path, PathBuf};
 
 use kinora_data::Caption;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::{ColumnNames, IngestConfig, SourceKind};

@@ -205,7 +205,9 @@ impl Anatomy {
         Self::wan("wan-2.2-ti2v-5b", 30, 3072, 14336, 24, [192, 192])
     }
 
-    fn wan(
+    /// A Wan transformer of any sizes without image tokens; `token_in` and `token_out` are the numbers
+    /// of a patch that goes in and of one that comes out.
+    pub fn wan(
         name: &str,
         layers: usize,
         width: usize,

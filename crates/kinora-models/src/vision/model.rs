@@ -5,8 +5,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use kinora_mesh::Axis;
 use kinora_nn::{
-    EncoderAttention, EncoderAttentionConfig, EncoderMlp, EncoderMlpConfig, LayerNorm, Linear,
-    LinearConfig,
+    EncoderAttention, EncoderAttentionConfig, LayerNorm, Linear, LinearConfig, Mlp, MlpConfig,
 };
 use kinora_shard::{Cx, Init, Stack, Weight};
 
@@ -32,7 +31,7 @@ struct Layer {
     norm1: LayerNorm,
     attn: EncoderAttention,
     norm2: LayerNorm,
-    mlp: EncoderMlp,
+    mlp: Mlp,
 }
 
 /// What models read of an image; `N` tokens, of which the first stands for the whole.
@@ -66,12 +65,14 @@ impl ClipVision {
             }
             .init(&cx.at("attn")),
             norm2: norm(&cx.at("norm2")),
-            mlp: EncoderMlpConfig {
+            mlp: MlpConfig {
                 width,
                 hidden: config.ffn,
                 activation: config.activation,
                 gated: false,
+                residual: 1.0,
                 bias: true,
+                out_bias: true,
             }
             .init(&cx.at("mlp")),
         };
@@ -159,6 +160,7 @@ impl Layer {
         let y = self.norm1.forward(x.clone());
         let x = x + self.attn.forward(y, None, None);
         let y = self.norm2.forward(x.clone());
-        x + self.mlp.forward(y)
+        let tokens = y.dims()[1];
+        x + self.mlp.forward(y, tokens)
     }
 }

@@ -4,6 +4,7 @@ mod data;
 
 pub(crate) use data::{Data, DataCheck, DataEncode, DataInspect, Ingest, Make, Shapes};
 
+use crate::model::Names;
 use clap::{Args, Parser, Subcommand};
 use kinora_shard::DeviceKind;
 use std::ffi::OsString;
@@ -38,6 +39,8 @@ pub(crate) enum Verb {
     Plan(Plan),
     /// Prove that the plan computes what one rank does: a small model of the same cut, sharded and whole
     Verify(Verify),
+    /// Write a run's weights, or other people's, as files that other programs read
+    Convert(Convert),
     /// Make a data set, of your own media or of shapes, or look into one
     #[command(subcommand)]
     Data(Data),
@@ -67,6 +70,36 @@ pub(crate) struct Changes {
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Convert {
+    /// The folder of a run, or weights: a .safetensors or .pth file, or a folder of them
+    pub(crate) from: PathBuf,
+    /// Where to: a .safetensors file, or a folder of files of at most 5 GB with an index
+    #[arg(long, short)]
+    pub(crate) out: PathBuf,
+    /// Whose names and shapes the tensors get. Adapters get the names that diffusers or ComfyUI reads
+    #[arg(long, value_enum, default_value = "diffusers")]
+    pub(crate) names: Names,
+    /// What numbers are written as: bf16, f16 or f32
+    #[arg(long, default_value = "bf16")]
+    pub(crate) dtype: String,
+    /// What the weights are of, e.g. wan-2.1-t2v-1.3b; a run knows it
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Of a run that trained adapters: write the whole model, with the adapters added to it
+    #[arg(long)]
+    pub(crate) merge: bool,
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Show no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,

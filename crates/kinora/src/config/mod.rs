@@ -3,10 +3,12 @@
 //! [`RunConfig`] is plain data with no key unknown; [`RunConfig::check`] looks only at the data
 //! itself, never at the world.
 
+mod lora;
 mod model;
 mod read;
 mod section;
 
+pub(crate) use lora::LoraSection;
 pub(crate) use model::ModelSection;
 pub(crate) use read::{read, read_run};
 pub(crate) use section::{AutoencoderSection, PreviewSection, RunSection};
@@ -15,8 +17,8 @@ use crate::failure::{Failure, OrInput, Outcome};
 use kinora_data::{Bucket, DataConfig};
 use kinora_generate::SampleConfig;
 use kinora_mesh::{Axis, Mesh, Plan};
+use kinora_models::VideoConfig;
 use kinora_models::bytes::BytesConfig;
-use kinora_models::movie_gen::MovieGenConfig;
 use kinora_shapes::ShapesConfig;
 use kinora_shard::Recompute;
 use kinora_train::TrainConfig;
@@ -36,6 +38,9 @@ pub(crate) struct RunConfig {
     pub(crate) plan: Plan,
     /// The transformer.
     pub(crate) model: ModelSection,
+    /// Adapters that are trained beside the frozen transformer, instead of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lora: Option<LoraSection>,
     /// The byte encoder that is trained with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<BytesConfig>,
@@ -61,7 +66,7 @@ pub(crate) struct RunConfig {
 
 impl RunConfig {
     /// The transformer's sizes.
-    pub(crate) fn video(&self) -> Outcome<MovieGenConfig> {
+    pub(crate) fn video(&self) -> Outcome<VideoConfig> {
         self.model
             .resolve(self.text.as_ref(), self.autoencoder.as_ref())
     }
@@ -93,8 +98,16 @@ impl RunConfig {
             self.plan.check_heads(name, extent, &self.mesh).or_input()?;
         }
         let short = |name: &str, extent| self.plan.check_parts(name, extent, &self.mesh).or_input();
-        short("model.ffn", Axis::Hidden.of(video.ffn))?;
+        short("model.ffn", Axis::Hidden.of(video.ffn()))?;
         self.run.check()?;
+        if let Some(lora) = &self.lora {
+            if self.model.weights.is_none() {
+                return Err(Failure::input(
+                    "[lora] trains adapters beside frozen weights, and there are none\n  help: set model.weights to those of a released model or to the folder of a run",
+                ));
+            }
+            lora.check(&video)?;
+        }
         if let Some(text) = &self.text {
             if text.width == 0 || text.heads == 0 || text.ffn == 0 || text.max_words == 0 {
                 return Err(Failure::input(
@@ -141,11 +154,11 @@ impl RunConfig {
         if let Some(train) = &self.train {
             section::check_train(train)?;
             if let Recompute::First(count) = train.recompute
-                && count > video.layers
+                && count > video.layers()
             {
                 return Err(Failure::input(format!(
                     "train.recompute = {{ first = {count} }}, but the model has {} layers\n  help: use at most as many, or \"all\"",
-                    video.layers
+                    video.layers()
                 )));
             }
             if let Some(data) = &self.data {
@@ -171,7 +184,10 @@ impl RunConfig {
             }
         }
         if let Some(sample) = &self.sample {
-            sample.check(video.max_latent[0]).or_input()?;
+            let frames = video
+                .max_latent()
+                .map_or(usize::MAX, |[frames, _, _]| frames);
+            sample.check(frames).or_input()?;
         }
         if let Some(shapes) = &self.shapes {
             shapes.validate().or_input()?;

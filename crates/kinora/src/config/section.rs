@@ -3,8 +3,8 @@
 use crate::failure::{Failure, OrInput, Outcome};
 use burn::tensor::DType;
 use kinora_data::{Bucket, DataConfig};
+use kinora_models::VideoConfig;
 use kinora_models::autoencoder::PcaConfig;
-use kinora_models::movie_gen::MovieGenConfig;
 use kinora_shard::{DeviceKind, Precision};
 use kinora_train::TrainConfig;
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,7 @@ impl AutoencoderSection {
     pub(crate) fn check(
         &self,
         data: &DataConfig,
-        video: &MovieGenConfig,
+        video: &VideoConfig,
     ) -> Outcome<Vec<(Bucket, [usize; 3])>> {
         let (pca, samples) = self.pca();
         if pca.patch.contains(&0) || pca.channels == 0 || samples == 0 {
@@ -167,10 +167,15 @@ impl AutoencoderSection {
                 .grid([bucket.frames, bucket.height, bucket.width])
                 .or_input()?;
             let latent = [t, h, w];
-            if (0..3).any(|i| latent[i] > video.max_latent[i] || latent[i] % video.patch[i] != 0) {
+            let (patch, limit) = (video.patch(), video.max_latent());
+            if let Some(limit) = limit.filter(|limit| (0..3).any(|i| latent[i] > limit[i])) {
                 return Err(Failure::input(format!(
-                    "{bucket} become latents of {latent:?}, but model.max_latent is {:?} in patches of {:?}\n  help: raise model.max_latent, or change the bucket",
-                    video.max_latent, video.patch
+                    "{bucket} become latents of {latent:?}, but model.max_latent is {limit:?}\n  help: raise model.max_latent, or change the bucket"
+                )));
+            }
+            if (0..3).any(|i| latent[i] % patch[i] != 0) {
+                return Err(Failure::input(format!(
+                    "{bucket} become latents of {latent:?}, which are no whole patches of {patch:?}\n  help: change the bucket, or model.patch"
                 )));
             }
             latents.push((*bucket, latent));

@@ -8,7 +8,7 @@ use crate::ranks::{Here, Ranks};
 use crate::run::Trained;
 use crate::verbs::generate::writable;
 use crate::whole;
-use kinora_generate::Sampler;
+use kinora_generate::{Asked, Sampler};
 use kinora_media::{Clip, contact_sheet};
 use kinora_mesh::MeshAxis;
 use kinora_shapes::{
@@ -163,11 +163,16 @@ fn sample(
         for (i, some) in prompts.chunks(AT_ONCE).enumerate() {
             let captions: Vec<String> = some.iter().map(|prompt| prompt.caption.clone()).collect();
             let first = (i * AT_ONCE) as u64;
-            let latents = sampler.sample(&captions, shape, (seed, first), |_| {
-                if let Some(bar) = &bar {
-                    bar.advance(1);
-                }
-            });
+            let latents = sampler.sample(
+                &Asked::new(&captions, "", None),
+                shape,
+                (seed, first),
+                |_| {
+                    if let Some(bar) = &bar {
+                        bar.advance(1);
+                    }
+                },
+            );
             if sharding.rank() == 0 {
                 videos.extend(sharding.world().busy(|| trained.decode(latents)));
             }

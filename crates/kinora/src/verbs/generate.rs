@@ -8,7 +8,7 @@ use crate::ranks::Here;
 use crate::run::Trained;
 use crate::whole;
 use burn::tensor::{Device, Tensor};
-use kinora_generate::{Sampler, Windows};
+use kinora_generate::{Asked, Sampler, Windows};
 use kinora_media::{Clip, Mp4Writer, contact_sheet, encode_jpeg, encode_png};
 use kinora_mesh::MeshAxis;
 use kinora_models::autoencoder::Autoencoder;
@@ -153,13 +153,9 @@ impl Job {
         };
         let failed = |error: Failure| TrainError::Sample(error.to_string());
         let [c, total, h, w] = trained.latent(self.frames).map_err(failed)?;
-        let mut windows = Windows::new(
-            &sampler,
-            &self.prompt,
-            self.seed,
-            [c, h, w],
-            (self.window, total),
-        );
+        let asked = Asked::new(std::slice::from_ref(&self.prompt), "", None);
+        let mut windows =
+            Windows::new(&sampler, &asked, self.seed, [c, h, w], (self.window, total));
         let steps = windows.count() * trained.sample.schedule.steps();
         let bar = console.map(|console| console.progress(steps as u64, "sampling, step"));
         let mut output = match console {

@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod convert;
 mod data;
 mod doctor;
 mod encode;
@@ -34,6 +35,7 @@ pub(crate) fn dispatch(cli: Cli, here: &Here) -> Outcome {
         Verb::Launch(args) => launch::launch(&args),
         Verb::Plan(args) => plan::plan(&args),
         Verb::Verify(args) => verify::verify(&args, here),
+        Verb::Convert(args) => convert::convert(&args),
         Verb::Data(args) => data::data(&args, here),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Doctor(args) => doctor::doctor(&args),

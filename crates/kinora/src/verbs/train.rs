@@ -5,18 +5,18 @@ use crate::cli::Train;
 use crate::config::{AutoencoderSection, RunConfig, read, read_run};
 use crate::device::{RankDevices, host};
 use crate::failure::{Failure, OrInput, OrRun, Outcome};
+use crate::model::Model;
 use crate::ranks::Here;
 use crate::whole;
 use crate::{autoencoder, verbs::data::make_if_missing};
 use burn::tensor::{DType, Device};
 use kinora_ckpt::latest;
 use kinora_data::{Bucket, Catalog, DataConfig};
-use kinora_generate::{SampleConfig, Sampler, clips};
+use kinora_generate::{Asked, SampleConfig, Sampler, clips};
 use kinora_media::{Clip, Mp4Writer, contact_sheet};
 use kinora_mesh::MeshAxis;
 use kinora_models::TextToVideo;
 use kinora_models::autoencoder::{Autoencoder, Pca};
-use kinora_models::bytes::BytesConfig;
 use kinora_shard::Sharding;
 use kinora_track::Console;
 use kinora_train::{DATA_FILE, Hooks, Run, TrainConfig, checkpoints, resumable};
@@ -112,7 +112,6 @@ fn suggestion(config: &RunConfig) -> String {
 struct Wanted {
     train: TrainConfig,
     data: DataConfig,
-    text: BytesConfig,
     autoencoder: AutoencoderSection,
     sample: SampleConfig,
 }
@@ -122,12 +121,12 @@ impl Wanted {
         let need = "train";
         let train = config.need(&config.train, "train", need)?.clone();
         let data = config.need(&config.data, "data", need)?.clone();
-        let text = config.need(&config.text, "text", need)?.clone();
         let autoencoder = config.need(&config.autoencoder, "autoencoder", need)?;
         let sample = match (&config.sample, train.preview_every) {
             (Some(sample), _) => sample.clone(),
             (None, 0) => SampleConfig {
                 schedule: kinora_flow::Schedule::Linear { steps: 1 },
+                solver: kinora_flow::Solver::default(),
                 guidance: 1.0,
                 overlap: 1,
             },
@@ -138,7 +137,6 @@ impl Wanted {
         Ok(Self {
             train,
             data,
-            text,
             autoencoder: autoencoder.clone(),
             sample,
         })
@@ -175,9 +173,16 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
     .or_run()?;
     let identity = serde_json::to_vec_pretty(&catalog.identity()).or_run()?;
     whole::write(&out.join(DATA_FILE), &identity).or_run()?;
+    if let Some(base) = Model::of(config)?.base() {
+        // Its weights know the latents of its autoencoder, and of no other.
+        autoencoder::adopt(base, out)?;
+    }
     let device = host();
     let section = &wanted.autoencoder;
-    let pca = autoencoder::read_or_fit(out, section, &catalog, &device, console)?;
+    let pca = match config.model.weights {
+        Some(_) => autoencoder::adopted_or_fit(out, section, &catalog, &device, console)?,
+        None => autoencoder::read_or_fit(out, section, &catalog, &device, console)?,
+    };
     Ok(Claimed { catalog, pca, lock })
 }
 
@@ -210,11 +215,13 @@ fn ready(
         device: host(),
         dtype: config.run.dtype.precision().stored,
     };
+    let model = Model::of(config)?;
     let run = Run {
         dir: config.run.out.clone(),
         config: wanted.train,
-        video: config.video()?,
-        text: wanted.text,
+        build: model.build(),
+        model: model.identity(),
+        encoder: None,
         seed: config.run.seed,
         catalog,
         autoencoder: pca,
@@ -281,6 +288,11 @@ fn same_run(out: &Path, config: &RunConfig) -> Outcome {
     };
     differs("[model]", before.video()? == config.video()?)?;
     differs("[text]", before.text == config.text)?;
+    differs("[lora]", before.lora == config.lora)?;
+    differs(
+        "model.weights",
+        before.model.weights == config.model.weights,
+    )?;
     differs("[autoencoder]", before.autoencoder == config.autoencoder)?;
     differs("run.seed", before.run.seed == config.run.seed)
 }
@@ -324,7 +336,8 @@ impl Hooks for Preview {
             dtype: self.dtype,
             cfg: sharding.group(&[MeshAxis::Cfg]),
         };
-        let latents = sampler.sample(&self.prompts, shape, (self.seed, 0), |_| {});
+        let asked = Asked::new(&self.prompts, "", None);
+        let latents = sampler.sample(&asked, shape, (self.seed, 0), |_| {});
         if sharding.rank() != 0 {
             return Ok(());
         }

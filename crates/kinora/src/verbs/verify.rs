@@ -9,14 +9,14 @@ use crate::ranks::Here;
 use burn::tensor::DType;
 use kinora_comm::HostBuffer;
 use kinora_comm::local::{self, World};
-use kinora_flow::Schedule;
+use kinora_flow::{Schedule, Solver};
 use kinora_generate::SampleConfig;
 use kinora_mesh::{Axis, Mesh, Plan};
 use kinora_models::TextToVideo;
 use kinora_shard::{Cx, DeviceKind, Precision, Sharding};
 use kinora_train::{TrainConfig, TrainError};
 use kinora_verify::{
-    Case, Difference, Record, Tolerance, compare, latents, record, shrink_mesh, shrink_model,
+    Case, Difference, Record, Shrunk, Tolerance, compare, record, shrink_mesh, shrink_model,
     train_config,
 };
 use serde::{Deserialize, Serialize};
@@ -134,7 +134,11 @@ pub(crate) fn verify(args: &Verify, here: &Here) -> Outcome {
 
 /// A small model of the same cut, and how it is trained and sampled.
 fn case(config: &RunConfig, mesh: &Mesh, precision: Precision) -> Outcome<Case<TextToVideo>> {
-    let (video, text) = shrink_model(&config.video()?, config.text.as_ref(), mesh);
+    let Shrunk {
+        video,
+        text,
+        latents,
+    } = shrink_model(&config.video()?, config.text.as_ref(), mesh);
     for (name, extent) in video.extents() {
         config.plan.check_even(name, extent, mesh).or_input()?;
     }
@@ -158,7 +162,7 @@ fn case(config: &RunConfig, mesh: &Mesh, precision: Precision) -> Outcome<Case<T
         precision,
         device: host(),
         global: 2 * shares,
-        latents: latents(&video),
+        latents,
         // Of bfloat16 steps, only the first starts from the same weights.
         steps: if precision.computed == DType::BF16 {
             1
@@ -167,10 +171,11 @@ fn case(config: &RunConfig, mesh: &Mesh, precision: Precision) -> Outcome<Case<T
         },
         sample: Some(SampleConfig {
             schedule: Schedule::Linear { steps: 2 },
+            solver: Solver::default(),
             guidance,
             overlap: 1,
         }),
-        build: Arc::new(move |cx: &Cx| TextToVideo::new(cx, &video, &text)),
+        build: Arc::new(move |cx: &Cx| TextToVideo::new(cx, &video, Some(&text))),
     })
 }
 

@@ -7,8 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use kinora_mesh::Axis;
 use kinora_nn::{
-    Embedding, EncoderAttention, EncoderAttentionConfig, EncoderMlp, EncoderMlpConfig,
-    RelativePositions, RmsNorm,
+    Embedding, EncoderAttention, EncoderAttentionConfig, Mlp, MlpConfig, RelativePositions, RmsNorm,
 };
 use kinora_shard::{Cx, Stack};
 
@@ -31,7 +30,7 @@ struct Layer {
     norm1: RmsNorm,
     attn: EncoderAttention,
     norm2: RmsNorm,
-    mlp: EncoderMlp,
+    mlp: Mlp,
 }
 
 impl T5 {
@@ -58,12 +57,14 @@ impl T5 {
             }
             .init(&cx.at("attn")),
             norm2: norm(&cx.at("norm2")),
-            mlp: EncoderMlpConfig {
+            mlp: MlpConfig {
                 width,
                 hidden: config.ffn,
                 activation: config.activation,
                 gated: config.gated,
+                residual: 1.0,
                 bias: false,
+                out_bias: false,
             }
             .init(&cx.at("mlp")),
         };
@@ -108,7 +109,8 @@ impl Layer {
         let y = self.norm1.forward(x.clone());
         let x = x + self.attn.forward(y, Some(positions), Some(mask));
         let y = self.norm2.forward(x.clone());
-        x + self.mlp.forward(y)
+        let tokens = y.dims()[1];
+        x + self.mlp.forward(y, tokens)
     }
 }
 

@@ -8,6 +8,8 @@ use kinora_mesh::cost::{
     MovieGenSizes, Recompute, Residence, Training,
 };
 use kinora_mesh::{Axis, Mesh, MeshAxis, Plan};
+use kinora_models::VideoConfig;
+use kinora_models::movie_gen::MovieGenConfig;
 
 // Movie Gen's sampler takes so many steps (paper, section 3.4.2).
 const STEPS: usize = 50;
@@ -60,45 +62,37 @@ impl Asked {
     pub(super) fn new(config: &RunConfig, groups: usize, generate: bool) -> Outcome<Self> {
         let video = config.video()?;
         let mut assumed = vec![];
-        let text_tokens = match &config.text {
-            Some(text) => {
-                assumed.push(format!(
-                    "every text has {} tokens, the most that [text] reads",
-                    text.max_words + 1
-                ));
-                text.max_words + 1
+        let preset = config.model.preset.as_deref().unwrap_or("movie-gen-tiny");
+        let (anatomy, largest) = match &video {
+            VideoConfig::MovieGen(sizes) => {
+                let text_tokens = text_tokens(config, &mut assumed);
+                (
+                    movie_gen(preset, sizes, config, text_tokens),
+                    sizes.max_latent,
+                )
             }
-            None => {
-                let tokens = MovieGenSizes::paper_5b().text_tokens;
-                assumed.push(format!("without [text], a text has {tokens} tokens (512, 256 and 100 of three encoders, a re-implementation's), and the encoders take nothing"));
-                tokens
+            VideoConfig::Wan(sizes) => {
+                assumed.push(
+                    "a text has 512 tokens, and its encoder and that of images take nothing".into(),
+                );
+                if sizes.boundary.is_some() {
+                    assumed.push("of the two experts, one is in memory".into());
+                }
+                let token = [sizes.channels, sizes.out_channels].map(|n| sizes.patch_len(n));
+                let anatomy = Anatomy::wan(
+                    preset,
+                    sizes.layers,
+                    sizes.dim,
+                    sizes.ffn,
+                    sizes.heads,
+                    token,
+                );
+                // 81 frames of 480x832, the smaller of Wan's two sizes.
+                (anatomy, [21, 60, 104])
             }
         };
-        let preset = config.model.preset.as_deref().unwrap_or("movie-gen-tiny");
-        let anatomy = Anatomy::movie_gen(&MovieGenSizes {
-            name: preset.into(),
-            layers: video.layers,
-            width: video.dim,
-            ffn: video.ffn,
-            heads: video.heads,
-            token: video.patch_len(),
-            grid: video.grid(video.max_latent),
-            texts: video
-                .texts
-                .iter()
-                .map(|text| (text.name.clone(), text.width))
-                .collect(),
-            text_tokens,
-            bytes: config.text.as_ref().map(|text| BytesSizes {
-                width: text.width,
-                layers: text.layers,
-                heads: text.heads,
-                ffn: text.ffn,
-                windows: text.windows,
-                max_words: text.max_words,
-            }),
-        });
-        let largest = video.grid(video.max_latent).iter().product();
+        let latent = largest;
+        let largest: usize = video.grid(largest).iter().product();
         // The bucket with the longest sequence, and its batch.
         let mut bucket = None;
         if let (Some(data), Some(autoencoder)) = (&config.data, &config.autoencoder) {
@@ -115,7 +109,7 @@ impl Asked {
                 (tokens, bucket.batch)
             }
             None => {
-                assumed.push(format!("without [data], a step has one sample a data group, of model.max_latent: {largest} tokens"));
+                assumed.push(format!("without [data], a step has one sample a data group, a latent of {latent:?}: {largest} tokens"));
                 (largest, groups)
             }
         };
@@ -204,6 +198,55 @@ impl Asked {
         }
         self
     }
+}
+
+/// Tokens of the longest text.
+fn text_tokens(config: &RunConfig, assumed: &mut Vec<String>) -> usize {
+    match &config.text {
+        Some(text) => {
+            assumed.push(format!(
+                "every text has {} tokens, the most that [text] reads",
+                text.max_words + 1
+            ));
+            text.max_words + 1
+        }
+        None => {
+            let tokens = MovieGenSizes::paper_5b().text_tokens;
+            assumed.push(format!("without [text], a text has {tokens} tokens (512, 256 and 100 of three encoders, a re-implementation's), and the encoders take nothing"));
+            tokens
+        }
+    }
+}
+
+fn movie_gen(
+    preset: &str,
+    video: &MovieGenConfig,
+    config: &RunConfig,
+    text_tokens: usize,
+) -> Anatomy {
+    Anatomy::movie_gen(&MovieGenSizes {
+        name: preset.into(),
+        layers: video.layers,
+        width: video.dim,
+        ffn: video.ffn,
+        heads: video.heads,
+        token: video.patch_len(),
+        grid: video.grid(video.max_latent),
+        texts: video
+            .texts
+            .iter()
+            .map(|text| (text.name.clone(), text.width))
+            .collect(),
+        text_tokens,
+        bytes: config.text.as_ref().map(|text| BytesSizes {
+            width: text.width,
+            layers: text.layers,
+            heads: text.heads,
+            ffn: text.ffn,
+            windows: text.windows,
+            max_words: text.max_words,
+        }),
+    })
 }
 
 fn dtypes(config: &RunConfig) -> Dtypes {

@@ -7,7 +7,6 @@ use crate::failure::Outcome;
 use burn::tensor::DType;
 use kinora_mesh::{Layout, Mesh, Plan};
 use kinora_models::TextToVideo;
-use kinora_models::movie_gen::MovieGen;
 use kinora_shard::{Cx, ParamSpec, Sharding};
 use serde::Serialize;
 
@@ -52,10 +51,11 @@ impl Weights {
         let device = host();
         let on = |rank| {
             let cx = Cx::dry(&device, dtype, &Sharding::pretend(mesh, plan.clone(), rank));
-            match &config.text {
-                Some(text) => drop(TextToVideo::new(&cx, &video, text)),
-                None => drop(MovieGen::new(&cx, &video)),
-            }
+            let cx = match &config.lora {
+                Some(lora) => cx.adapting(lora.adapters()),
+                None => cx,
+            };
+            drop(TextToVideo::new(&cx, &video, config.text.as_ref()));
             cx.table().specs().to_vec()
         };
         let width = dtype.size();
