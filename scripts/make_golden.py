@@ -14,6 +14,7 @@ Needs torch, transformers, safetensors and numpy. A set is a function with the d
 
 import argparse
 import json
+import math
 import random
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 SETS = {}
 
@@ -68,9 +70,9 @@ class Set:
         print(f"{self.folder}: {total / 1000:.0f} kB")
 
 
-def randomise(model, sharp=()):
-    """Draws every parameter again. Those whose names hold one of `sharp`, queries and keys, are large
-    enough that attention is far from uniform."""
+def randomise(model, scales):
+    """Draws every parameter again; those of attention are scaled, by parts of their names, so that it is
+    far from uniform, but not so far that rounding is all that is left."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
@@ -78,8 +80,8 @@ def randomise(model, sharp=()):
                 parameter.copy_(middle + 0.2 * torch.randn_like(parameter))
             else:
                 fan = parameter[0].numel()
-                scale = 2.0 if any(part in name for part in sharp) else 1.0
-                parameter.copy_(scale * fan**-0.5 * torch.randn_like(parameter))
+                scale = [factor for part, factor in scales.items() if part in name]
+                parameter.copy_(math.prod(scale) * fan**-0.5 * torch.randn_like(parameter))
 
 
 def error(got, want):
@@ -89,11 +91,23 @@ def error(got, want):
     return {"max_abs": far.abs().max().item(), "rel_rms": rms(far) / rms(want), "ref_rms": rms(want)}
 
 
+class Wide(TorchFunctionMode):
+    """64 bits also where a model asks for 32, in norms and softmaxes."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        wide = lambda x: torch.float64 if x is torch.float32 else x
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        kwargs = {key: wide(value) for key, value in (kwargs or {}).items()}
+        return func(*map(wide, args), **kwargs)
+
+
 def both(model, run):
     """What `run` makes of the model, in f32, and under other names in f64."""
     with torch.no_grad():
         single = run(model.float())
-        double = {f"{key}_f64": value for key, value in run(model.double()).items()}
+        model.double()
+        with Wide():
+            double = {f"{key}_f64": value for key, value in run(model).items()}
         model.float()
     return single | double
 
@@ -127,7 +141,7 @@ def clip_vision(out, seed):
         "layer_norm_eps": 1e-5,
     }
     model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**config)).eval()
-    randomise(model, sharp=("q_proj", "k_proj"))
+    randomise(model, {"q_proj": 2.0, "k_proj": 2.0})
     weights = {k: v for k, v in model.state_dict().items() if not k.endswith("position_ids")}
     s.save("weights.hf", weights)
     theirs = wan_vision_names(weights, config)
@@ -231,7 +245,7 @@ def umt5(out, seed):
         "layer_norm_epsilon": 1e-6,
     }
     model = transformers.UMT5EncoderModel(transformers.UMT5Config(**config)).eval()
-    randomise(model, sharp=("relative_attention_bias",))
+    randomise(model, t5_scales(config))
     drop = "encoder.embed_tokens.weight"
     weights = {k: v for k, v in model.state_dict().items() if k != drop}
     s.save("weights.hf", weights)
@@ -259,11 +273,17 @@ def byt5(out, seed):
         "layer_norm_epsilon": 1e-6,
     }
     model = transformers.T5EncoderModel(transformers.T5Config(**config)).eval()
-    randomise(model, sharp=("relative_attention_bias",))
+    randomise(model, t5_scales(config))
     drop = "encoder.embed_tokens.weight"
     s.save("weights.hf", {k: v for k, v in model.state_dict().items() if k != drop})
     t5_cases(s, model, config, {"texts": (65, (24, 1, 65, 58))})
     s.finish(model="T5EncoderModel (ByT5)", config=config, note="the first layer's relative positions are all layers'")
+
+
+def t5_scales(config):
+    """T5 does not divide scores by the root of the heads' width, so that its weights have to."""
+    root = config["d_kv"] ** -0.25
+    return {"SelfAttention.q.": root, "SelfAttention.k.": root}
 
 
 def t5_cases(s, model, config, cases):
@@ -318,7 +338,7 @@ def clip_text(out, seed, name, activation):
         "pad_token_id": vocabulary - 1,
     }
     model = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**config)).eval()
-    randomise(model, sharp=("q_proj", "k_proj"))
+    randomise(model, {"q_proj": 2.0, "k_proj": 2.0})
     weights = {k: v for k, v in model.state_dict().items() if not k.endswith("position_ids")}
     s.save("weights.hf", weights)
     lengths = (context, context // 3, 2)

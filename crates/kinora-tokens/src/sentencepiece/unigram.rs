@@ -40,7 +40,7 @@ impl Unigram {
         let highest = normal()
             .map(|piece| piece.score)
             .fold(f32::NEG_INFINITY, f32::max);
-        let mut pieces = HashMap::new();
+        let mut pieces: HashMap<Box<str>, (u32, f32)> = HashMap::new();
         let mut unknown = u32::try_from(model.unknown).unwrap_or(0);
         let mut bytes = vec![None; 256];
         for (id, piece) in (0_u32..).zip(&model.pieces) {
@@ -71,11 +71,7 @@ impl Unigram {
             return Err("it spells unknown characters with bytes, but some have no piece".into());
         }
         Ok(Self {
-            longest: pieces
-                .keys()
-                .map(|text: &Box<str>| text.len())
-                .max()
-                .unwrap_or(0),
+            longest: pieces.keys().map(|text| text.len()).max().unwrap_or(0),
             pieces,
             unknown,
             unknown_score: lowest - UNKNOWN_PENALTY,
