@@ -76,7 +76,7 @@ pub const RULES: &[Rule] = &[
 ];
 
 /// Crates without Burn in them.
-const BURN_FREE: [&str; 9] = [
+const BURN_FREE: [&str; 11] = [
     "kinora-comm",
     "kinora-mesh",
     "kinora-media",
@@ -85,7 +85,9 @@ const BURN_FREE: [&str; 9] = [
     "kinora-shapes",
     "kinora-track",
     "kinora-ckpt",
+    "kinora-golden",
     "kinora-launch",
+    "kinora-tokens",
 ];
 
 /// What kinora-models may depend on.

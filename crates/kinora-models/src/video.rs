@@ -134,6 +134,10 @@ impl VideoConfig {
 
 /// A transformer of some family.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a run has one of them, beside weights of gigabytes"
+)]
 pub enum Video {
     /// Movie Gen's.
     MovieGen(MovieGen),

@@ -22,6 +22,14 @@ pub(super) fn transpose(
 /// unroll the turning of it.
 const SIDE: usize = 16;
 
+/// A row of the tile as its column; inlined for rows whose length is known.
+#[inline(always)]
+fn turn<const N: usize>(tile: &mut [[[u8; N]; SIDE]; SIDE], row: usize, line: &[[u8; N]]) {
+    for (column, element) in tile.iter_mut().zip(line) {
+        column[row] = *element;
+    }
+}
+
 fn typed<const N: usize>(from: &[u8], rows: usize, to: &mut [u8], width: usize, at: usize) {
     let (from, to) = (from.as_chunks::<N>().0, to.as_chunks_mut::<N>().0);
     if rows == 0 || from.is_empty() {
@@ -35,9 +43,10 @@ fn typed<const N: usize>(from: &[u8], rows: usize, to: &mut [u8], width: usize, 
             let down = SIDE.min(rows - top);
             for line in top..top + down {
                 let (row, begin) = (line - top, line * columns + left);
-                match from[begin..begin + across].as_chunks::<SIDE>().0.first() {
-                    Some(line) => (0..SIDE).for_each(|column| tile[column][row] = line[column]),
-                    None => (0..across).for_each(|column| tile[column][row] = from[begin + column]),
+                let line = &from[begin..begin + across];
+                match line.as_chunks::<SIDE>().0.first() {
+                    Some(line) => turn(&mut tile, row, line),
+                    None => turn(&mut tile, row, line),
                 }
             }
             for (column, line) in tile[..across].iter().enumerate() {
