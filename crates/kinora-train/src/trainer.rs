@@ -205,8 +205,10 @@ impl<M: Denoiser> Trainer<M> {
         } = point;
         let each: usize = target.dims()[1..].iter().product();
         let velocity = self.model.velocity(at.autodiff(), time.autodiff(), &given);
-        // A local sum over a global count: the sum over ranks is the mean of the whole batch.
-        let loss = (velocity - target.autodiff()).square().sum() / (global * each) as f64;
+        // A local sum over a global count: the sum over ranks is the mean of the whole batch. Multiplied,
+        // because Burn takes the gradient of a division by a number in 32 bits.
+        let share = ((global * each) as f64).recip();
+        let loss = (velocity - target.autodiff()).square().sum() * share;
         let value = loss.clone().into_scalar::<f64>();
         let gradients = Gradients::take(&self.model, &self.table, &mut loss.backward());
         (value, gradients)
