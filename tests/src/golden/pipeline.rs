@@ -30,15 +30,24 @@ const NEAR: f64 = 2e-5;
 struct Heard {
     model: TextToVideo,
     #[module(skip)]
-    passes: Arc<Mutex<Vec<[Vec<f64>; 2]>>>,
+    passes: Arc<Mutex<Vec<Pass>>>,
+}
+
+/// A pass of the model: where and when it was asked, and what it said.
+#[derive(Clone, Debug)]
+struct Pass {
+    at: Vec<f64>,
+    times: Vec<f64>,
+    said: Vec<f64>,
 }
 
 impl Denoiser for Heard {
     fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, given: &Condition) -> Tensor<5> {
-        let at = values(latent.clone());
+        let (at, times) = (values(latent.clone()), values(time.clone()));
         let velocity = self.model.velocity(latent, time, given);
         let said = values(velocity.clone());
-        self.passes.lock().unwrap().push([at, said]);
+        let pass = Pass { at, times, said };
+        self.passes.lock().unwrap().push(pass);
         velocity
     }
 }
@@ -57,8 +66,7 @@ struct Case {
 /// What a rank made.
 struct Made {
     texts: Vec<f64>,
-    /// Of each pass of the model, where it was asked and what it said.
-    passes: Vec<[Vec<f64>; 2]>,
+    passes: Vec<Pass>,
     latents: Vec<f64>,
     video: Vec<f64>,
 }
@@ -253,14 +261,18 @@ fn compare(case: &Case, what: &str, made: &Made, sides: &[&str]) {
         let each = all.len() / steps;
         all[step * each..(step + 1) * each].to_vec()
     };
-    for (step, [_, said]) in made.passes.iter().enumerate() {
+    for (step, (pass, time)) in made.passes.iter().zip(points.times()).enumerate() {
+        // To the last bit: a model makes a thousandfold of it, and sines of that.
+        let exact = pass.times.iter().all(|&given| given == time);
+        assert!(exact, "{what}: {:?} instead of {time}", pass.times);
+        let said = &pass.said;
         let each = said.len() / sides.len();
         for (side, said) in sides.iter().zip(said.chunks(each)) {
             let theirs: Vec<f64> = said.iter().map(|x| -x).collect();
             far.push((format!("{side} {step}"), rms(&theirs, &of(side, step))));
         }
         let after = match made.passes.get(step + 1) {
-            Some([at, _]) => &at[..at.len() / sides.len()],
+            Some(Pass { at, .. }) => &at[..at.len() / sides.len()],
             None => &made.latents[..],
         };
         far.push((format!("latents {step}"), rms(after, &of("latents", step))));
