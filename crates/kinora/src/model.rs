@@ -80,6 +80,12 @@ impl Model {
         })
     }
 
+    /// The widths of the embeddings that it reads of frozen text encoders.
+    pub(crate) fn widths(&self) -> Vec<usize> {
+        let texts = self.video.texts();
+        texts.iter().map(|text| text.width).collect()
+    }
+
     /// The run whose weights it starts from, if they are a run's.
     pub(crate) fn base(&self) -> Option<&Path> {
         match &self.weights {
