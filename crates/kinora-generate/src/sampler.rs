@@ -47,13 +47,25 @@ impl<M: Denoiser> Sampler<'_, M> {
         asked: &Asked,
         shape: [usize; 4],
         (seed, first): (u64, u64),
-        mut progress: impl FnMut(usize),
+        progress: impl FnMut(usize),
     ) -> Tensor<5> {
         let [c, t, h, w] = shape;
         let start: Vec<f64> = (0..asked.with.len() as u64)
             .flat_map(|i| noise(seed, first + i, 0..t, [c, h, w]))
             .collect();
-        let mut x = self.tensor(start, [asked.with.len(), c, t, h, w]);
+        let start = self.tensor(start, [asked.with.len(), c, t, h, w]);
+        self.follow(asked, start, progress)
+    }
+
+    /// The same from noise `[B, C, T, H, W]` that was drawn elsewhere.
+    pub fn follow(
+        &self,
+        asked: &Asked,
+        noise: Tensor<5>,
+        mut progress: impl FnMut(usize),
+    ) -> Tensor<5> {
+        let [_, _, t, h, w] = noise.dims();
+        let mut x = noise;
         let mut run = self.run([t, h, w]);
         while let Some(time) = run.time() {
             x = self.step(&mut run, x, asked, time, &mut progress);
