@@ -61,8 +61,8 @@ fn wan(section: &WanSection, device: &Device) -> Outcome<Coder> {
     let vae = match section.tile {
         // Neighbours share a quarter of a tile.
         Some(size) => vae.tiled(Tiling {
-            size,
-            stride: size / 4 * 3,
+            size: [size; 2],
+            stride: [size / 4 * 3; 2],
         }),
         None => vae,
     };
