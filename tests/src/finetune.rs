@@ -282,6 +282,8 @@ fn what_cannot_be_tuned_is_refused(place: &Place) {
         fs::write(place.at(&file), &whole[..len]).unwrap();
         refuse(&[&format!("model.weights={file}")], &[&file]);
     }
+    // All of that was refused before anything was made.
+    assert!(!place.at("runs/bad").exists());
     // Adapters of nothing, and beside nothing.
     refuse(&["lora.targets=[\"attention\"]"], &["names \"attention\""]);
     refuse(&["lora.targets=[]"], &["nothing would be trained"]);

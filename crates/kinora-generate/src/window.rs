@@ -118,6 +118,7 @@ mod tests {
     use burn::module::Module;
     use burn::tensor::{DType, Device};
     use kinora_flow::{Schedule, Solver};
+    use kinora_models::Condition;
     use kinora_shard::Group;
 
     /// A flow that looks at each element alone.
@@ -128,8 +129,8 @@ mod tests {
     }
 
     impl Denoiser for Pointwise {
-        fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, _: &[String]) -> Tensor<5> {
-            let time = time.reshape([-1, 1, 1, 1, 1]);
+        fn velocity(&self, latent: Tensor<5>, time: Tensor<1>, _: &Condition) -> Tensor<5> {
+            let time = time.reshape([-1, 1, 1, 1, 1]).cast(latent.dtype());
             latent.sin() * self.speed + time
         }
     }
@@ -140,6 +141,7 @@ mod tests {
     fn windows_of_a_pointwise_flow_are_the_whole_video() {
         let device = Device::flex();
         let model = Pointwise { speed: 1.5 };
+        let asked = Asked::new(&[String::new()], "", None);
         for solver in [
             Solver::Euler {},
             Solver::Heun {},
@@ -166,11 +168,11 @@ mod tests {
                 cfg: Group::alone(),
             };
             let mut steps = 0;
-            let mut whole = Windows::new(&sampler, "", 7, [2, 3, 2], (9, 9));
+            let mut whole = Windows::new(&sampler, &asked, 7, [2, 3, 2], (9, 9));
             let whole = whole.next(|_| steps += 1).expect("one window");
             assert_eq!(steps, 6, "{solver:?}");
 
-            let mut windows = Windows::new(&sampler, "", 7, [2, 3, 2], (4, 9));
+            let mut windows = Windows::new(&sampler, &asked, 7, [2, 3, 2], (4, 9));
             let mut parts = vec![];
             while let Some(part) = windows.next(|_| steps += 1) {
                 parts.push(part);

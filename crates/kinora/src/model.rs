@@ -2,11 +2,12 @@
 
 use crate::config::{RunConfig, read_run};
 use crate::failure::{Failure, Outcome};
+use burn::tensor::{DType, Device};
 use kinora_ckpt::{Checkpoint, CkptError, Foreign, Layout, Prefixed, Weights, latest, which};
 use kinora_models::bytes::BytesConfig;
 use kinora_models::wan::keys;
 use kinora_models::{TextToVideo, Video, VideoConfig};
-use kinora_shard::{Adapters, Cx, Source, load};
+use kinora_shard::{Adapters, Cx, Sharding, Source, load};
 use kinora_train::{Build, checkpoints, identity};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -80,10 +81,34 @@ impl Model {
         })
     }
 
+<<<<<<< HEAD
     /// The widths of the embeddings that it reads of frozen text encoders.
     pub(crate) fn widths(&self) -> Vec<usize> {
         let texts = self.video.texts();
         texts.iter().map(|text| text.width).collect()
+=======
+    /// Checks that released weights are there and of this model, before anything is made to go with
+    /// them. Of a run's, [`Model::of`] has.
+    pub(crate) fn check(&self) -> Outcome {
+        let Some(Start::Released(path)) = &self.weights else {
+            return Ok(());
+        };
+        if !path.exists() {
+            return Err(Failure::input(format!(
+                "model.weights = {} is not there\n  help: name a file or folder of weights, or the folder of a run",
+                path.display()
+            )));
+        }
+        let cx = Cx::dry(&Device::flex(), DType::F32, &Sharding::single());
+        drop(Video::new(&cx, &self.video));
+        let table = cx.table();
+        let specs = table.specs().iter();
+        let params: Vec<_> = specs
+            .map(|spec| (spec.path.clone(), spec.layout.shape.clone()))
+            .collect();
+        released(path, &self.video, &params)?;
+        Ok(())
+>>>>>>> proof
     }
 
     /// The run whose weights it starts from, if they are a run's.

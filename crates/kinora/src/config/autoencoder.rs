@@ -99,7 +99,7 @@ impl AutoencoderSection {
             if pca.patch.contains(&0) {
                 return Err(empty());
             }
-            return Ok(pca.grid(size).map(|[t, h, w]| [t, h, w]));
+            return Ok(pca.grid(size));
         }
         let Self::Wan(wan) = self else {
             unreachable!("the other kind is above");

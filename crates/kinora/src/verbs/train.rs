@@ -156,6 +156,8 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
     let out = &config.run.out;
     own_folder(out)?;
     same_run(out, config)?;
+    let model = Model::of(config)?;
+    model.check()?;
     // Latents of such a data set are made by `data encode`.
     if let Some(shapes) = config.shapes.as_ref().filter(|_| !wanted.data.latents) {
         make_if_missing(shapes, Path::new(&wanted.data.paths[0]), console)?;
@@ -174,7 +176,7 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
     .or_run()?;
     let identity = serde_json::to_vec_pretty(&catalog.identity()).or_run()?;
     whole::write(&out.join(DATA_FILE), &identity).or_run()?;
-    if let Some(base) = Model::of(config)?.base() {
+    if let Some(base) = model.base() {
         // Its weights know the latents of its autoencoder, and of no other.
         autoencoder::adopt(base, out)?;
     }
