@@ -105,7 +105,10 @@ fn floats(file: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f64>)> {
         (weights.shape(name).unwrap().to_vec(), floats)
     };
     let names = weights.names();
-    names.into_iter().map(|name| (name.to_owned(), one(name))).collect()
+    names
+        .into_iter()
+        .map(|name| (name.to_owned(), one(name)))
+        .collect()
 }
 
 #[test]
@@ -181,7 +184,10 @@ fn only_adapters_are_trained(run: &Path) {
 
 /// Files of adapters, under both kinds of names: a layer's weight and the product of its factors are
 /// the merged weight.
-fn exported_adapters_add_up(place: &Place, convert: &dyn Fn(&str, &str, &[&str]) -> std::path::PathBuf) {
+fn exported_adapters_add_up(
+    place: &Place,
+    convert: &dyn Fn(&str, &str, &[&str]) -> std::path::PathBuf,
+) {
     let endings = [
         ("diffusers", "transformer.", ["lora_A", "lora_B"]),
         ("original", "diffusion_model.", ["lora_down", "lora_up"]),
@@ -204,7 +210,11 @@ fn exported_adapters_add_up(place: &Place, convert: &dyn Fn(&str, &str, &[&str])
             };
             left -= 2;
             let (to, from) = (shape[0], shape[1]);
-            assert_eq!((&a[..], &b[..]), (&[RANK, from][..], &[to, RANK][..]), "{name}");
+            assert_eq!(
+                (&a[..], &b[..]),
+                (&[RANK, from][..], &[to, RANK][..]),
+                "{name}"
+            );
             let sum = |i: usize| -> f64 {
                 let ranks = (0..RANK).map(|r| up[i / from * RANK + r] * down[r * from + i % from]);
                 weight[i] + ranks.sum::<f64>()
@@ -224,7 +234,15 @@ fn from_released_weights(place: &Place) {
         let weights = format!("model.weights=base-{names}.safetensors");
         let out = format!("run.out=runs/{names}");
         // Of a run, the text encoder is read too; of a file, it is drawn.
-        let args = ["train", "tuned.toml", "-q", "--set", &weights, "--set", &out];
+        let args = [
+            "train",
+            "tuned.toml",
+            "-q",
+            "--set",
+            &weights,
+            "--set",
+            &out,
+        ];
         place.succeed(&args);
         let found = losses(&place.at(&format!("runs/{names}")));
         assert_eq!(found.len(), first.len());
@@ -266,16 +284,31 @@ fn what_cannot_be_tuned_is_refused(place: &Place) {
     };
     // Weights of another model.
     let file = "model.weights=base-original.safetensors";
-    refuse(&[file, "model.layers=3"], &["base-original.safetensors", "missing: blocks.2."]);
-    refuse(&[file, "model.ffn=128"], &["has shape [256, 96]", "[128, 96]", "not the sizes"]);
-    refuse(&["model.layers=3"], &["runs/base is a run with another [model]"]);
-    refuse(&["model.weights=runs/tuned"], &["trained adapters", "--merge"]);
+    refuse(
+        &[file, "model.layers=3"],
+        &["base-original.safetensors", "missing: blocks.2."],
+    );
+    refuse(
+        &[file, "model.ffn=128"],
+        &["has shape [256, 96]", "[128, 96]", "not the sizes"],
+    );
+    refuse(
+        &["model.layers=3"],
+        &["runs/base is a run with another [model]"],
+    );
+    refuse(
+        &["model.weights=runs/tuned"],
+        &["trained adapters", "--merge"],
+    );
     // What is no model's weights.
     for names in ["original", "diffusers"] {
         let lora = format!("model.weights=lora-{names}.safetensors");
         refuse(&[&lora], &["these are LoRA weights"]);
     }
-    refuse(&["model.weights=nowhere.safetensors"], &["nowhere.safetensors"]);
+    refuse(
+        &["model.weights=nowhere.safetensors"],
+        &["nowhere.safetensors"],
+    );
     let whole = fs::read(place.at("base-original.safetensors")).unwrap();
     for (name, len) in [("half", whole.len() / 2), ("header", 1000), ("nothing", 0)] {
         let file = format!("{name}.safetensors");
@@ -292,10 +325,23 @@ fn what_cannot_be_tuned_is_refused(place: &Place) {
     let (line, free) = ("weights = \"runs/base\"\n", place.at("free.toml"));
     assert!(tuned.contains(line));
     fs::write(free, tuned.replace(line, "")).unwrap();
-    let words = ["[lora] trains adapters beside frozen weights", "set model.weights"];
-    place.refuse(&["train", "free.toml", "-q", "--set", "run.out=runs/bad"], &words);
+    let words = [
+        "[lora] trains adapters beside frozen weights",
+        "set model.weights",
+    ];
     place.refuse(
-        &["convert", "runs/base", "-q", "--merge", "-o", "x.safetensors"],
+        &["train", "free.toml", "-q", "--set", "run.out=runs/bad"],
+        &words,
+    );
+    place.refuse(
+        &[
+            "convert",
+            "runs/base",
+            "-q",
+            "--merge",
+            "-o",
+            "x.safetensors",
+        ],
         &["trained no adapters", "help: "],
     );
 }

@@ -269,7 +269,11 @@ fn compare(case: &Case, what: &str, made: &Made, sides: &[&str]) {
     let mut worst = far.clone();
     worst.sort_by(|a, b| b.1.total_cmp(&a.1));
     let last = &far[far.len() - 2..];
-    println!("{what}: texts {:.1e}, {last:?}, worst {:?}", far[0].1, &worst[..3]);
+    println!(
+        "{what}: texts {:.1e}, {last:?}, worst {:?}",
+        far[0].1,
+        &worst[..3]
+    );
     assert!(worst[0].1 <= NEAR, "{what}: {worst:?}");
 }
 

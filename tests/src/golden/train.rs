@@ -60,9 +60,8 @@ fn point(file: &File, step: u64, sharding: &Sharding) -> (Point, usize) {
     let (index, shares) = sharding.share();
     let mine = part(timesteps.len(), shares, index);
     let (start, len) = (mine.start, mine.len());
-    let latent = |what: &str| -> Tensor<5> {
-        tensor(file, &name(what), DType::F32).narrow(0, start, len)
-    };
+    let latent =
+        |what: &str| -> Tensor<5> { tensor(file, &name(what), DType::F32).narrow(0, start, len) };
     let times: Vec<f64> = timesteps[mine].iter().map(|t| 1.0 - t / 1000.0).collect();
     let times = TensorData::new(times, [len]);
     let text = tensor(file, &name("encoder_hidden_states"), DType::F32);
@@ -106,7 +105,12 @@ fn trained(set: &Set, cut: &Cut, folder: &Path) -> Vec<(Vec<Report>, Params)> {
 }
 
 /// A tensor of a file of the reference, in our order of elements.
-fn wanted(file: &File, prefix: &str, config: &WanConfig, (path, shape): (&str, &[usize])) -> Vec<f64> {
+fn wanted(
+    file: &File,
+    prefix: &str,
+    config: &WanConfig,
+    (path, shape): (&str, &[usize]),
+) -> Vec<f64> {
     let there = keys::diffusers(config, path, shape);
     let values = file.f64(&format!("{prefix}{}", there.name));
     if !there.transposed {
