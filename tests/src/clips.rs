@@ -6,7 +6,7 @@ use kinora_comm::local::{self, OnStuck, RankFailure, World};
 use kinora_data::{Bucket, Catalog, DataConfig};
 use kinora_models::autoencoder::{Pca, PcaConfig};
 use kinora_models::movie_gen::MovieGenConfig;
-use kinora_models::{TextToVideo, VideoConfig};
+use kinora_models::{PromptEncoder, TextToVideo, VideoConfig};
 use kinora_shapes::ShapesConfig;
 use kinora_shard::Sharding;
 use kinora_track::Console;
@@ -36,7 +36,13 @@ pub(crate) enum Hook {
 }
 
 impl Hooks for Hook {
-    fn preview(&self, _: &TextToVideo, step: u64, sharding: &Arc<Sharding>) -> Result<(), String> {
+    fn preview(
+        &self,
+        _: &TextToVideo,
+        _: Option<&dyn PromptEncoder>,
+        step: u64,
+        sharding: &Arc<Sharding>,
+    ) -> Result<(), String> {
         match self {
             Hook::Stop(at) if *at == step => Err("enough for now".to_string()),
             Hook::Panic(at) if *at == step && sharding.rank() + 1 == sharding.mesh().ranks() => {

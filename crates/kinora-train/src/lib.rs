@@ -23,7 +23,8 @@ pub use encode::{Encode, Report as EncodeReport, seconds_per_sample};
 pub use error::TrainError;
 pub use fit::fit_pca;
 pub use run::{
-    Build, DATA_FILE, Hooks, Outcome, Run, checkpoints, identity, resumable, same_model, train,
+    Build, BuildEncoder, DATA_FILE, Hooks, Outcome, Run, checkpoints, identity, resumable,
+    same_model, train,
 };
 pub use save::{Weights, restore_weights};
 pub use source::{Source, videos};

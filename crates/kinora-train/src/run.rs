@@ -20,6 +20,10 @@ use std::time::Instant;
 /// What makes a model.
 pub type Build = Arc<dyn Fn(&Cx) -> Result<TextToVideo, CkptError> + Send + Sync>;
 
+/// What makes a rank's part of a frozen text encoder, on its device.
+pub type BuildEncoder =
+    Arc<dyn Fn(&Arc<Sharding>, &Device) -> Result<Arc<dyn PromptEncoder>, CkptError> + Send + Sync>;
+
 /// All that a training run needs, ready to use.
 #[derive(Clone)]
 pub struct Run {
@@ -31,8 +35,8 @@ pub struct Run {
     pub build: Build,
     /// What tells the model from any other: its checkpoints name it.
     pub model: Value,
-    /// The frozen text encoder, if the model reads one.
-    pub encoder: Option<Arc<dyn PromptEncoder>>,
+    /// Makes the frozen text encoder, if the model reads one.
+    pub encoder: Option<BuildEncoder>,
     /// The seed of weights, noise, times and dropout.
     pub seed: u64,
     /// The data.
@@ -56,6 +60,7 @@ pub trait Hooks: Sync {
     fn preview(
         &self,
         model: &TextToVideo,
+        encoder: Option<&dyn PromptEncoder>,
         step: u64,
         sharding: &Arc<Sharding>,
     ) -> Result<(), String>;
@@ -122,7 +127,11 @@ pub fn train(
     let device = (&run.device, run.precision);
     let build = |cx: &Cx| (run.build)(cx);
     let mut trainer = Trainer::try_new(config, run.seed, device, sharding, build)?;
-    if let Some(encoder) = &run.encoder {
+    let encoder = run.encoder.as_ref();
+    let encoder = encoder
+        .map(|build| build(sharding, &run.device))
+        .transpose()?;
+    if let Some(encoder) = &encoder {
         trainer = trainer.reading(encoder.clone());
     }
     let root = checkpoints(&run.dir);
@@ -187,7 +196,7 @@ pub fn train(
         }
         if due(config.preview_every) {
             world.at(&format!("previews of step {step}"));
-            let preview = hooks.preview(&trainer.averaged(), step, sharding);
+            let preview = hooks.preview(&trainer.averaged(), encoder.as_deref(), step, sharding);
             preview.map_err(TrainError::Sample)?;
         }
     }

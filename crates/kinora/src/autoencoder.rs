@@ -1,25 +1,92 @@
 //! The run's autoencoder: fitted once, then read from the run's folder.
 
-use crate::config::AutoencoderSection;
+use crate::config::{AutoencoderSection, WanSection};
 use crate::failure::{Failure, OrRun, Outcome};
-use burn::tensor::Device;
-use kinora_ckpt::{Checkpoint, Dtype, Piece, Saver, TensorSource, latest};
+use burn::tensor::{DType, Device};
+use kinora_ckpt::{
+    Checkpoint, CkptError, Dtype, Layout, Piece, Saver, TensorSource, Weights, latest, which,
+};
 use kinora_data::Catalog;
 use kinora_mesh::rng::fnv1a;
-use kinora_models::autoencoder::{Pca, PcaConfig};
+use kinora_models::autoencoder::wan::{Tiling, WanVae, keys};
+use kinora_models::autoencoder::{Autoencoder, Pca, PcaConfig};
+use kinora_shard::{Cx, Sharding, Source, load};
 use kinora_track::Console;
 use kinora_train::checkpoints;
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 fn folder(run: &Path) -> PathBuf {
     run.join("autoencoder")
 }
 
-/// Reads the run's autoencoder.
-pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) -> Outcome<Pca> {
+/// An autoencoder ready to use, and what tells it from any other: latents are of use with the one that
+/// made them only.
+#[derive(Clone)]
+pub(crate) struct Coder {
+    pub(crate) autoencoder: Arc<dyn Autoencoder>,
+    pub(crate) identity: String,
+}
+
+/// Reads the run's autoencoder, or the released weights that it names.
+pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) -> Outcome<Coder> {
+    match section {
+        AutoencoderSection::Wan(section) => wan(section, device),
+        AutoencoderSection::Pca { .. } => {
+            let pca = read_pca(run, section, device)?;
+            Ok(Coder {
+                identity: pca_identity(&pca),
+                autoencoder: Arc::new(pca),
+            })
+        }
+    }
+}
+
+/// Wan's autoencoder of released weights.
+fn wan(section: &WanSection, device: &Device) -> Outcome<Coder> {
+    let sizes = section.sizes()?;
+    let cx = Cx::new(device, DType::F32, 0, &Sharding::single());
+    let hash = Mutex::new(String::new());
+    let open = |params: &[(String, Vec<usize>)]| {
+        let diffusers = |path: &str, shape: &[usize]| keys::diffusers(&sizes, path, shape);
+        let original = |path: &str, shape: &[usize]| keys::original(&sizes, path, shape);
+        let layouts: [(&str, Layout<'_>); 2] = [("original", &original), ("diffusers", &diffusers)];
+        let (_, renamed) = which(Weights::open(&section.weights)?, params, &layouts)?;
+        *hash.lock().unwrap_or_else(PoisonError::into_inner) = contents(&renamed)?;
+        Ok(Arc::new(renamed) as Source)
+    };
+    let vae = load(&cx, open, |cx| WanVae::new(cx, &sizes))?;
+    let vae = match section.tile {
+        // Neighbours share a quarter of a tile.
+        Some(size) => vae.tiled(Tiling {
+            size: [size; 2],
+            stride: [size / 4 * 3; 2],
+        }),
+        None => vae,
+    };
+    Ok(Coder {
+        autoencoder: Arc::new(vae),
+        identity: hash.into_inner().unwrap_or_else(PoisonError::into_inner),
+    })
+}
+
+/// What weights are, whatever file they are in.
+fn contents(weights: &dyn TensorSource) -> Result<String, CkptError> {
+    let mut sum = 0_u64;
+    for name in weights.names() {
+        let bytes = weights.read_whole(name)?;
+        let mut all = name.as_bytes().to_vec();
+        all.extend(format!("{:?}", weights.dtype(name)?).bytes());
+        all.extend(bytes);
+        // In whatever order names come.
+        sum = sum.wrapping_add(fnv1a(&all));
+    }
+    Ok(format!("wan-{sum:016x}"))
+}
+
+fn read_pca(run: &Path, section: &AutoencoderSection, device: &Device) -> Outcome<Pca> {
     let folder = folder(run);
     let path = latest(&folder)?.ok_or_else(|| {
         Failure::input(format!(
@@ -29,7 +96,7 @@ pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) ->
     })?;
     let checkpoint = Checkpoint::open(&path)?;
     checkpoint.verify()?;
-    let (config, _) = section.pca();
+    let (config, _) = section.pca().expect("principal components are read");
     let stored: Option<PcaConfig> =
         serde_json::from_value(checkpoint.meta()["config"].clone()).ok();
     if stored.as_ref() != Some(&config) {
@@ -54,8 +121,7 @@ pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) ->
     Pca::from_parts(&config, parts, device).map_err(|error| Failure::Input(error.into()))
 }
 
-/// What tells an autoencoder from any other: latents are of use with the one that made them only.
-pub(crate) fn identity(pca: &Pca) -> String {
+fn pca_identity(pca: &Pca) -> String {
     let mut bytes = Vec::new();
     for (name, shape, data) in pca.parts() {
         bytes.extend(format!("{name}{shape:?}").bytes());
@@ -93,20 +159,20 @@ pub(crate) fn of_latents(
     section: &AutoencoderSection,
     catalog: &Catalog,
     device: &Device,
-) -> Outcome<Pca> {
+) -> Outcome<Coder> {
     let sets = catalog.config().all_sets();
     let paths = sets.iter().flat_map(|set| &set.paths);
     for path in paths.map(Path::new).filter(|path| path.is_dir()) {
         adopt(path, run)?;
     }
-    if latest(&folder(run))?.is_none() {
+    if section.pca().is_some() && latest(&folder(run))?.is_none() {
         return Err(Failure::input(format!(
             "data.latents needs the autoencoder that made them, and {} holds none\n  help: copy the folder autoencoder of the encoded data set there",
             run.display()
         )));
     }
-    let pca = read(run, section, device)?;
-    let (is, was) = (identity(&pca), catalog.autoencoder());
+    let coder = read(run, section, device)?;
+    let (is, was) = (&coder.identity, catalog.autoencoder());
     if was != Some(is.as_str()) {
         return Err(Failure::input(format!(
             "the latents were made by the autoencoder {}, but {} holds {is}\n  help: train into another folder, or encode the data with this one",
@@ -114,7 +180,7 @@ pub(crate) fn of_latents(
             run.display()
         )));
     }
-    Ok(pca)
+    Ok(coder)
 }
 
 /// Reads an autoencoder that was taken over, whatever data it was fitted on, or fits one.
@@ -124,7 +190,7 @@ pub(crate) fn adopted_or_fit(
     catalog: &Arc<Catalog>,
     device: &Device,
     console: Console,
-) -> Outcome<Pca> {
+) -> Outcome<Coder> {
     match latest(&folder(folder_of))? {
         Some(_) => read(folder_of, section, device),
         None => read_or_fit(folder_of, section, catalog, device, console),
@@ -138,11 +204,14 @@ pub(crate) fn read_or_fit(
     catalog: &Arc<Catalog>,
     device: &Device,
     console: Console,
-) -> Outcome<Pca> {
+) -> Outcome<Coder> {
     if catalog.config().latents {
         return of_latents(run, section, catalog, device);
     }
-    let (config, samples) = section.pca();
+    let Some((config, samples)) = section.pca() else {
+        // Its weights are given: there is nothing to fit.
+        return read(run, section, device);
+    };
     let meta = json!({
         "kind": "pca",
         "config": config,

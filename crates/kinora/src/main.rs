@@ -7,6 +7,7 @@ mod autoencoder;
 mod cli;
 mod config;
 mod device;
+mod encoders;
 mod failure;
 mod launched;
 mod merged;

@@ -81,6 +81,12 @@ impl Model {
         })
     }
 
+    /// The widths of the embeddings that it reads of frozen text encoders.
+    pub(crate) fn widths(&self) -> Vec<usize> {
+        let texts = self.video.texts();
+        texts.iter().map(|text| text.width).collect()
+    }
+
     /// Checks that released weights are there and of this model, before anything is made to go with
     /// them. Of a run's, [`Model::of`] has.
     pub(crate) fn check(&self) -> Outcome {

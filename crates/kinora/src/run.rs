@@ -3,17 +3,18 @@
 use crate::autoencoder;
 use crate::config::{RunConfig, read_run};
 use crate::device::{RankDevices, host};
+use crate::encoders::Encoders;
 use crate::failure::{Failure, OrInput, Outcome};
 use crate::model::Model;
 use burn::tensor::{DType, Device, Tensor};
 use kinora_ckpt::{Checkpoint, latest};
 use kinora_data::Bucket;
-use kinora_generate::{SampleConfig, clips};
+use kinora_generate::{Asked, SampleConfig, clips};
 use kinora_media::Clip;
 use kinora_models::TextToVideo;
-use kinora_models::autoencoder::{Autoencoder, Pca};
+use kinora_models::autoencoder::{Autoencoder, Decode};
 use kinora_shard::{Cx, Sharding};
-use kinora_train::{TrainError, Weights, checkpoints, restore_weights, same_model};
+use kinora_train::{BuildEncoder, TrainError, Weights, checkpoints, restore_weights, same_model};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use std::sync::Arc;
 pub(crate) struct Trained {
     pub(crate) config: RunConfig,
     pub(crate) sample: SampleConfig,
-    pub(crate) pca: Pca,
+    pub(crate) autoencoder: Arc<dyn Autoencoder>,
+    encoder: Option<BuildEncoder>,
     pub(crate) checkpoint: Checkpoint,
     /// The size of the videos that it was trained on.
     pub(crate) bucket: Bucket,
@@ -41,17 +43,20 @@ impl Trained {
         let checkpoint = Checkpoint::open(&path)?;
         checkpoint.verify()?;
         let section = config.need(&config.autoencoder, "autoencoder", verb)?;
-        let pca = autoencoder::read(run, section, &host())?;
+        let autoencoder = autoencoder::read(run, section, &host())?.autoencoder;
         let data = config.need(&config.data, "data", verb)?;
         let moving = |bucket: &&Bucket| !bucket.is_image();
         let bucket = *data.buckets.iter().find(moving).unwrap_or(&data.buckets[0]);
         let model = Model::of(&config)?;
         same_model(&checkpoint, &model.identity())?;
+        let precision = config.run.dtype.precision();
+        let encoder = Encoders::open(&config.encoders, &model.widths(), precision)?;
         Ok(Self {
             sample: config.need(&config.sample, "sample", verb)?.clone(),
             model,
             config,
-            pca,
+            autoencoder,
+            encoder: encoder.map(Encoders::build),
             checkpoint,
             bucket,
             devices,
@@ -94,15 +99,38 @@ impl Trained {
 
     /// The latent of a video of the trained size with so many frames.
     pub(crate) fn latent(&self, frames: usize) -> Outcome<[usize; 4]> {
-        self.pca
+        self.autoencoder
             .latent_shape([frames, self.bucket.height, self.bucket.width])
             .or_input()
     }
 
+    /// What is asked for in words, read by the frozen encoders if the model has any; they are gone when
+    /// this returns.
+    pub(crate) fn ask(
+        &self,
+        prompts: &[String],
+        sharding: &Arc<Sharding>,
+        device: &Device,
+    ) -> Result<Asked, TrainError> {
+        let encoder = self.encoder.as_ref();
+        let encoder = encoder.map(|build| build(sharding, device)).transpose()?;
+        Ok(Asked::new(prompts, "", encoder.as_deref()))
+    }
+
+    /// The next frames of a video that is decoded a few latents at a time.
+    pub(crate) fn decode_next(&self, decoder: &mut dyn Decode, latents: Tensor<5>) -> Vec<Clip> {
+        let latents = latents
+            .cast(DType::F32)
+            .to_device(&self.autoencoder.device());
+        clips(decoder.push(latents), self.fps())
+    }
+
     /// What latents of the model look like, of either dtype and on any device.
     pub(crate) fn decode(&self, latents: Tensor<5>) -> Vec<Clip> {
-        let latents = latents.cast(DType::F32).to_device(&self.pca.device());
-        clips(self.pca.decode(latents), self.fps())
+        let latents = latents
+            .cast(DType::F32)
+            .to_device(&self.autoencoder.device());
+        clips(self.autoencoder.decode(latents), self.fps())
     }
 
     /// Frames per second of the videos that it was trained on.

@@ -80,4 +80,18 @@ pub trait Autoencoder: Send + Sync {
     /// Latents to videos of whole latent frames, clamped to -1..=1. Of an image's latent, any frame
     /// is the image.
     fn decode(&self, latent: Tensor<5>) -> Tensor<5>;
+
+    /// The frames of a video of so many latent frames.
+    fn frames(&self, latent: usize) -> usize {
+        latent * self.scale()[0]
+    }
+
+    /// Begins to decode a video whose latents come a few frames at a time.
+    fn decoder(&self) -> Box<dyn Decode + '_>;
+}
+
+/// A video being decoded.
+pub trait Decode {
+    /// The next latents `[B, C, t, h, w]` to the next frames `[B, 3, T, H, W]`, clamped to -1..=1.
+    fn push(&mut self, latent: Tensor<5>) -> Tensor<5>;
 }

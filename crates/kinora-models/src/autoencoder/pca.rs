@@ -4,7 +4,7 @@
 //! linear code of that size. A latent element is a patch's coordinates, each divided by a power of
 //! its standard deviation, and all by one number that makes their common variance one.
 
-use super::{Autoencoder, ShapeError};
+use super::{Autoencoder, Decode, ShapeError};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use nalgebra::{DMatrix, SymmetricEigen};
 use serde::{Deserialize, Serialize};
@@ -277,6 +277,19 @@ impl Autoencoder for Pca {
             .permute([0, 4, 1, 5, 2, 6, 3, 7])
             .reshape([b, 3, t * pt, h * ph, w * pw])
             .clamp(-1.0, 1.0)
+    }
+
+    fn decoder(&self) -> Box<dyn Decode + '_> {
+        // No latent frame knows of another.
+        Box::new(Alone(self))
+    }
+}
+
+struct Alone<'a>(&'a Pca);
+
+impl Decode for Alone<'_> {
+    fn push(&mut self, latent: Tensor<5>) -> Tensor<5> {
+        self.0.decode(latent)
     }
 }
 

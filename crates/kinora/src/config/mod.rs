@@ -3,15 +3,19 @@
 //! [`RunConfig`] is plain data with no key unknown; [`RunConfig::check`] looks only at the data
 //! itself, never at the world.
 
+mod autoencoder;
+mod encoder;
 mod lora;
 mod model;
 mod read;
 mod section;
 
+pub(crate) use autoencoder::{AutoencoderSection, WanSection};
+pub(crate) use encoder::{EncoderKind, EncoderSection};
 pub(crate) use lora::LoraSection;
 pub(crate) use model::ModelSection;
 pub(crate) use read::{read, read_run};
-pub(crate) use section::{AutoencoderSection, PreviewSection, RunSection};
+pub(crate) use section::{PreviewSection, RunSection};
 
 use crate::failure::{Failure, OrInput, Outcome};
 use kinora_data::{Bucket, DataConfig};
@@ -44,6 +48,9 @@ pub(crate) struct RunConfig {
     /// The byte encoder that is trained with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<BytesConfig>,
+    /// Frozen text encoders, in the order in which the model reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) encoders: Vec<EncoderSection>,
     /// The autoencoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) autoencoder: Option<AutoencoderSection>,
@@ -137,6 +144,7 @@ impl RunConfig {
             }
             short("text.ffn", Axis::Hidden.of(text.ffn))?;
         }
+        self.check_texts(&video)?;
         if let Some(data) = &self.data {
             data.validate().or_input()?;
             if data.audio {
@@ -196,6 +204,23 @@ impl RunConfig {
             return Err(Failure::input(
                 "[shapes] makes the folder of data.paths, so that must name exactly one\n  help: name one folder, or remove [shapes]",
             ));
+        }
+        Ok(())
+    }
+
+    /// Checks that what reads the prompts is what the model reads.
+    fn check_texts(&self, video: &VideoConfig) -> Outcome {
+        for encoder in &self.encoders {
+            encoder.check()?;
+        }
+        let (frozen, own) = (self.encoders.len(), usize::from(self.text.is_some()));
+        let wanted: Vec<String> = video.texts().into_iter().map(|text| text.name).collect();
+        if frozen + own > 0 && frozen + own != wanted.len() {
+            return Err(Failure::input(format!(
+                "the model reads {} text encoders ({}), but {frozen} [[encoders]] and {own} [text] are given\n  help: give it one [text], which is trained with it, or as many [[encoders]] as it reads",
+                wanted.len(),
+                wanted.join(", ")
+            )));
         }
         Ok(())
     }

@@ -55,14 +55,14 @@ impl ModelSection {
                 VideoConfig::presets().join(", ")
             ))
         })?;
-        let channels = match (self.channels, autoencoder) {
-            (Some(channels), Some(autoencoder)) if channels != autoencoder.channels() => {
+        let latent = autoencoder.map(AutoencoderSection::channels).transpose()?;
+        let channels = match (self.channels, latent) {
+            (Some(channels), Some(latent)) if channels != latent => {
                 return Err(Failure::input(format!(
-                    "model.channels = {channels}, but autoencoder.channels = {}\n  help: leave model.channels out",
-                    autoencoder.channels()
+                    "model.channels = {channels}, but the latents of [autoencoder] have {latent}\n  help: leave model.channels out"
                 )));
             }
-            (_, Some(autoencoder)) => autoencoder.channels(),
+            (_, Some(latent)) => latent,
             (Some(channels), None) => channels,
             (None, None) => base.channels(),
         };

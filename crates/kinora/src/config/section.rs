@@ -1,10 +1,7 @@
 //! The tables that belong to no library.
 
-use crate::failure::{Failure, OrInput, Outcome};
+use crate::failure::{Failure, Outcome};
 use burn::tensor::DType;
-use kinora_data::{Bucket, DataConfig};
-use kinora_models::VideoConfig;
-use kinora_models::autoencoder::PcaConfig;
 use kinora_shard::{DeviceKind, Precision};
 use kinora_train::TrainConfig;
 use serde::{Deserialize, Serialize};
@@ -81,106 +78,6 @@ impl RunSection {
 
     pub(crate) fn deadline(&self) -> Duration {
         Duration::from_secs_f64(self.deadline)
-    }
-}
-
-/// The `[autoencoder]` table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) enum AutoencoderSection {
-    /// Principal components of spacetime patches, fitted on the training data.
-    Pca {
-        /// Pixels of a latent element along frames, height and width.
-        patch: [usize; 3],
-        /// Components, the channels of the latent.
-        channels: usize,
-        /// Components are divided by this power of their standard deviation.
-        whiten: f64,
-        /// Videos that the components are fitted on.
-        samples: usize,
-    },
-}
-
-impl AutoencoderSection {
-    pub(crate) fn channels(&self) -> usize {
-        let Self::Pca { channels, .. } = self;
-        *channels
-    }
-
-    /// The latent of a clip of frames, height and width, if its sides divide.
-    pub(crate) fn latent(&self, size: [usize; 3]) -> Option<[usize; 3]> {
-        let (pca, _) = self.pca();
-        if pca.patch.contains(&0) {
-            return None;
-        }
-        pca.grid(size).ok()
-    }
-
-    pub(crate) fn pca(&self) -> (PcaConfig, usize) {
-        let Self::Pca {
-            patch,
-            channels,
-            whiten,
-            samples,
-        } = self.clone();
-        (
-            PcaConfig {
-                patch,
-                channels,
-                whiten,
-            },
-            samples,
-        )
-    }
-
-    /// Checks that the buckets fit the autoencoder, and the latents the model; gives the latents.
-    pub(crate) fn check(
-        &self,
-        data: &DataConfig,
-        video: &VideoConfig,
-    ) -> Outcome<Vec<(Bucket, [usize; 3])>> {
-        let (pca, samples) = self.pca();
-        if pca.patch.contains(&0) || pca.channels == 0 || samples == 0 {
-            return Err(Failure::input(
-                "a size in [autoencoder] is 0\n  help: patch, channels and samples are at least 1",
-            ));
-        }
-        if pca.patch.iter().any(|&side| side > 1024)
-            || !(0.0..=1.0).contains(&pca.whiten)
-            || samples > 1 << 20
-        {
-            return Err(Failure::input(format!(
-                "autoencoder.patch = {:?}, whiten = {}, samples = {samples}\n  help: sides are at most 1024, whiten is 0 to 1, samples at most 1048576",
-                pca.patch, pca.whiten
-            )));
-        }
-        let most = 3 * pca.patch.iter().product::<usize>();
-        if pca.channels > most {
-            return Err(Failure::input(format!(
-                "autoencoder.channels = {}, but a patch of {:?} has {most} numbers\n  help: use at most {most}",
-                pca.channels, pca.patch
-            )));
-        }
-        let mut latents = vec![];
-        for bucket in &data.buckets {
-            let [t, h, w] = pca
-                .grid([bucket.frames, bucket.height, bucket.width])
-                .or_input()?;
-            let latent = [t, h, w];
-            let (patch, limit) = (video.patch(), video.max_latent());
-            if let Some(limit) = limit.filter(|limit| (0..3).any(|i| latent[i] > limit[i])) {
-                return Err(Failure::input(format!(
-                    "{bucket} become latents of {latent:?}, but model.max_latent is {limit:?}\n  help: raise model.max_latent, or change the bucket"
-                )));
-            }
-            if (0..3).any(|i| latent[i] % patch[i] != 0) {
-                return Err(Failure::input(format!(
-                    "{bucket} become latents of {latent:?}, which are no whole patches of {patch:?}\n  help: change the bucket, or model.patch"
-                )));
-            }
-            latents.push((*bucket, latent));
-        }
-        Ok(latents)
     }
 }
 

@@ -139,11 +139,11 @@ fn prepare(out: &Path, quiet: bool, config: &RunConfig) -> Outcome<Option<(Encod
     // The run's own autoencoder if it has one, else one that is fitted here and stays here.
     autoencoder::adopt(&config.run.out, out)?;
     let console = super::console(quiet);
-    let pca = autoencoder::adopted_or_fit(out, section, &catalog, &host(), console)?;
+    let coder = autoencoder::adopted_or_fit(out, section, &catalog, &host(), console)?;
     let job = Encode {
         catalog,
-        identity: autoencoder::identity(&pca),
-        autoencoder: Arc::new(pca),
+        identity: coder.identity,
+        autoencoder: coder.autoencoder,
         out: out.to_path_buf(),
     };
     if out.join(RECORD).exists() {
@@ -189,11 +189,11 @@ fn prepare(out: &Path, quiet: bool, config: &RunConfig) -> Outcome<Option<(Encod
 fn open(config: &RunConfig, out: &Path) -> Outcome<Encode> {
     let data = config.need(&config.data, "data", "data encode")?;
     let section = config.need(&config.autoencoder, "autoencoder", "data encode")?;
-    let pca = autoencoder::read(out, section, &host())?;
+    let coder = autoencoder::read(out, section, &host())?;
     Ok(Encode {
         catalog: Arc::new(Catalog::open(data)?),
-        identity: autoencoder::identity(&pca),
-        autoencoder: Arc::new(pca),
+        identity: coder.identity,
+        autoencoder: coder.autoencoder,
         out: out.to_path_buf(),
     })
 }

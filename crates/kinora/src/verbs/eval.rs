@@ -8,7 +8,7 @@ use crate::ranks::{Here, Ranks};
 use crate::run::Trained;
 use crate::verbs::generate::writable;
 use crate::whole;
-use kinora_generate::{Asked, Sampler};
+use kinora_generate::Sampler;
 use kinora_media::{Clip, contact_sheet};
 use kinora_mesh::MeshAxis;
 use kinora_shapes::{
@@ -146,6 +146,11 @@ fn sample(
 ) -> Outcome<Option<Vec<Clip>>> {
     let trained = trained.clone();
     ranks.run(trained.devices, move |sharding, device| {
+        let asked = prompts.chunks(AT_ONCE).map(|some| {
+            let captions: Vec<String> = some.iter().map(|prompt| prompt.caption.clone()).collect();
+            trained.ask(&captions, &sharding, &device)
+        });
+        let asked = asked.collect::<Result<Vec<_>, _>>()?;
         let model = trained.model(&sharding, &device)?;
         let sampler = Sampler {
             model: &model,
@@ -160,19 +165,13 @@ fn sample(
         let steps = trained.sample.schedule.steps() * prompts.len().div_ceil(AT_ONCE);
         let bar = (sharding.rank() == 0).then(|| console.progress(steps as u64, "sampling, step"));
         let mut videos = vec![];
-        for (i, some) in prompts.chunks(AT_ONCE).enumerate() {
-            let captions: Vec<String> = some.iter().map(|prompt| prompt.caption.clone()).collect();
+        for (i, asked) in asked.iter().enumerate() {
             let first = (i * AT_ONCE) as u64;
-            let latents = sampler.sample(
-                &Asked::new(&captions, "", None),
-                shape,
-                (seed, first),
-                |_| {
-                    if let Some(bar) = &bar {
-                        bar.advance(1);
-                    }
-                },
-            );
+            let latents = sampler.sample(asked, shape, (seed, first), |_| {
+                if let Some(bar) = &bar {
+                    bar.advance(1);
+                }
+            });
             if sharding.rank() == 0 {
                 videos.extend(sharding.world().busy(|| trained.decode(latents)));
             }

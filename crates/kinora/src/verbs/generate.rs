@@ -8,10 +8,10 @@ use crate::ranks::Here;
 use crate::run::Trained;
 use crate::whole;
 use burn::tensor::{Device, Tensor};
-use kinora_generate::{Asked, Sampler, Windows};
+use kinora_generate::{Sampler, Windows};
 use kinora_media::{Clip, Mp4Writer, contact_sheet, encode_jpeg, encode_png};
 use kinora_mesh::MeshAxis;
-use kinora_models::autoencoder::Autoencoder;
+use kinora_models::autoencoder::Decode;
 use kinora_train::TrainError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,8 +105,11 @@ fn frames(args: &Generate, trained: &Trained, kind: Kind) -> Outcome<usize> {
             "--seconds {seconds}\n  help: use more than 0 and at most 86400 (a day)"
         )));
     }
-    let each = trained.pca.scale()[0] as f64;
-    Ok((((seconds * trained.fps()) / each).round().max(1.0) * each) as usize)
+    // Of the lengths that there are, the nearest.
+    let autoencoder = &trained.autoencoder;
+    let (first, each) = (autoencoder.frames(1) as f64, autoencoder.scale()[0] as f64);
+    let latents = ((seconds * trained.fps() - first) / each).round().max(0.0) as usize + 1;
+    Ok(autoencoder.frames(latents))
 }
 
 /// Found out before the work, not after.
@@ -143,6 +146,8 @@ impl Job {
         (sharding, device): (Arc<kinora_shard::Sharding>, &Device),
         console: Option<kinora_track::Console>,
     ) -> Result<(), TrainError> {
+        let prompts = std::slice::from_ref(&self.prompt);
+        let asked = trained.ask(prompts, &sharding, device)?;
         let model = trained.model(&sharding, device)?;
         let sampler = Sampler {
             model: &model,
@@ -153,7 +158,6 @@ impl Job {
         };
         let failed = |error: Failure| TrainError::Sample(error.to_string());
         let [c, total, h, w] = trained.latent(self.frames).map_err(failed)?;
-        let asked = Asked::new(std::slice::from_ref(&self.prompt), "", None);
         let mut windows =
             Windows::new(&sampler, &asked, self.seed, [c, h, w], (self.window, total));
         let steps = windows.count() * trained.sample.schedule.steps();
@@ -162,13 +166,16 @@ impl Job {
             Some(_) => Some(Output::create(self, trained).map_err(failed)?),
             None => None,
         };
+        let mut decoder = trained.autoencoder.decoder();
         while let Some(latents) = windows.next(|_| {
             if let Some(bar) = &bar {
                 bar.advance(1);
             }
         }) {
             if let Some(output) = &mut output {
-                let written = sharding.world().busy(|| output.push(trained, latents));
+                let written = sharding
+                    .world()
+                    .busy(|| output.push(trained, &mut *decoder, latents));
                 written.map_err(failed)?;
             }
         }
@@ -208,8 +215,8 @@ impl Output {
         })
     }
 
-    fn push(&mut self, trained: &Trained, latents: Tensor<5>) -> Outcome {
-        for clip in trained.decode(latents) {
+    fn push(&mut self, trained: &Trained, decoder: &mut dyn Decode, latents: Tensor<5>) -> Outcome {
+        for clip in trained.decode_next(decoder, latents) {
             for i in 0..clip.frames {
                 let frame = clip.frame(i);
                 if let Some(video) = &mut self.video {

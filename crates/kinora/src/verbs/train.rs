@@ -4,6 +4,7 @@ use super::console;
 use crate::cli::Train;
 use crate::config::{AutoencoderSection, RunConfig, read, read_run};
 use crate::device::{RankDevices, host};
+use crate::encoders::Encoders;
 use crate::failure::{Failure, OrInput, OrRun, Outcome};
 use crate::model::Model;
 use crate::ranks::Here;
@@ -15,8 +16,8 @@ use kinora_data::{Bucket, Catalog, DataConfig};
 use kinora_generate::{Asked, SampleConfig, Sampler, clips};
 use kinora_media::{Clip, Mp4Writer, contact_sheet};
 use kinora_mesh::MeshAxis;
-use kinora_models::TextToVideo;
-use kinora_models::autoencoder::{Autoencoder, Pca};
+use kinora_models::autoencoder::Autoencoder;
+use kinora_models::{PromptEncoder, TextToVideo};
 use kinora_shard::Sharding;
 use kinora_track::Console;
 use kinora_train::{DATA_FILE, Hooks, Run, TrainConfig, checkpoints, resumable};
@@ -34,15 +35,15 @@ pub(crate) fn train(args: &Train, here: &Here) -> Outcome {
     let console = console(args.quiet || !ranks.lead());
     let out = config.run.out.clone();
     let claimed = ranks.first(|| claim(&config, &wanted, console))?;
-    let (catalog, pca, _lock) = match claimed {
-        Some(claimed) => (claimed.catalog, claimed.pca, Some(claimed.lock)),
+    let (catalog, autoencoder, _lock) = match claimed {
+        Some(claimed) => (claimed.catalog, claimed.autoencoder, Some(claimed.lock)),
         // The first process has made them.
         None => {
-            let (catalog, pca) = ranks.busy(|| open(&config, &wanted))?;
-            (catalog, pca, None)
+            let (catalog, autoencoder) = ranks.busy(|| open(&config, &wanted))?;
+            (catalog, autoencoder, None)
         }
     };
-    let (run, preview) = ready(&config, wanted, (catalog, Arc::new(pca)), console)?;
+    let (run, preview) = ready(&config, wanted, (catalog, autoencoder), console)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if !args.quiet && ranks.lead() {
         // Progress is for whoever looks; nobody has to.
@@ -146,7 +147,7 @@ impl Wanted {
 /// A run's folder, with what all ranks need in it.
 struct Claimed {
     catalog: Arc<Catalog>,
-    pca: Pca,
+    autoencoder: Arc<dyn Autoencoder>,
     lock: File,
 }
 
@@ -181,24 +182,28 @@ fn claim(config: &RunConfig, wanted: &Wanted, console: Console) -> Outcome<Claim
     }
     let device = host();
     let section = &wanted.autoencoder;
-    let pca = match config.model.weights {
+    let coder = match config.model.weights {
         Some(_) => autoencoder::adopted_or_fit(out, section, &catalog, &device, console)?,
         None => autoencoder::read_or_fit(out, section, &catalog, &device, console)?,
     };
-    Ok(Claimed { catalog, pca, lock })
+    Ok(Claimed {
+        catalog,
+        autoencoder: coder.autoencoder,
+        lock,
+    })
 }
 
 /// What the first process has made, as the others see it.
-fn open(config: &RunConfig, wanted: &Wanted) -> Outcome<(Arc<Catalog>, Pca)> {
+fn open(config: &RunConfig, wanted: &Wanted) -> Outcome<(Arc<Catalog>, Arc<dyn Autoencoder>)> {
     let catalog = Arc::new(Catalog::open(&wanted.data)?);
-    let pca = autoencoder::read(&config.run.out, &wanted.autoencoder, &host())?;
-    Ok((catalog, pca))
+    let coder = autoencoder::read(&config.run.out, &wanted.autoencoder, &host())?;
+    Ok((catalog, coder.autoencoder))
 }
 
 fn ready(
     config: &RunConfig,
     wanted: Wanted,
-    (catalog, pca): (Arc<Catalog>, Arc<Pca>),
+    (catalog, autoencoder): (Arc<Catalog>, Arc<dyn Autoencoder>),
     console: Console,
 ) -> Outcome<(Run, Preview)> {
     let buckets = &wanted.data.buckets;
@@ -209,7 +214,7 @@ fn ready(
             .clone()
             .map_or(vec![], |preview| preview.prompts),
         sample: wanted.sample,
-        pca: pca.clone(),
+        autoencoder: autoencoder.clone(),
         bucket: *moving.unwrap_or(&buckets[0]),
         fps: config.shapes.as_ref().map_or(16.0, |shapes| shapes.fps),
         folder: config.run.out.join("previews"),
@@ -218,15 +223,18 @@ fn ready(
         dtype: config.run.dtype.precision().stored,
     };
     let model = Model::of(config)?;
+    let precision = config.run.dtype.precision();
+    let encoder = Encoders::open(&config.encoders, &model.widths(), precision)?;
+    let encoder = encoder.map(Encoders::build);
     let run = Run {
         dir: config.run.out.clone(),
         config: wanted.train,
         build: model.build(),
         model: model.identity(),
-        encoder: None,
+        encoder,
         seed: config.run.seed,
         catalog,
-        autoencoder: pca,
+        autoencoder,
         device: host(),
         precision: config.run.dtype.precision(),
         console,
@@ -291,6 +299,7 @@ fn same_run(out: &Path, config: &RunConfig) -> Outcome {
     differs("[model]", before.video()? == config.video()?)?;
     differs("[text]", before.text == config.text)?;
     differs("[lora]", before.lora == config.lora)?;
+    differs("[[encoders]]", before.encoders == config.encoders)?;
     differs(
         "model.weights",
         before.model.weights == config.model.weights,
@@ -304,7 +313,7 @@ fn same_run(out: &Path, config: &RunConfig) -> Outcome {
 struct Preview {
     prompts: Vec<String>,
     sample: SampleConfig,
-    pca: Arc<Pca>,
+    autoencoder: Arc<dyn Autoencoder>,
     bucket: Bucket,
     fps: f64,
     folder: PathBuf,
@@ -318,6 +327,7 @@ impl Hooks for Preview {
     fn preview(
         &self,
         model: &TextToVideo,
+        encoder: Option<&dyn PromptEncoder>,
         step: u64,
         sharding: &Arc<Sharding>,
     ) -> Result<(), String> {
@@ -328,7 +338,7 @@ impl Hooks for Preview {
             ..
         } = self.bucket;
         let shape = self
-            .pca
+            .autoencoder
             .latent_shape([frames, height, width])
             .map_err(|e| e.to_string())?;
         let sampler = Sampler {
@@ -338,15 +348,17 @@ impl Hooks for Preview {
             dtype: self.dtype,
             cfg: sharding.group(&[MeshAxis::Cfg]),
         };
-        let asked = Asked::new(&self.prompts, "", None);
+        let asked = Asked::new(&self.prompts, "", encoder);
         let latents = sampler.sample(&asked, shape, (self.seed, 0), |_| {});
         if sharding.rank() != 0 {
             return Ok(());
         }
         // The others may already wait for the next step.
         sharding.world().busy(|| {
-            let latents = latents.cast(DType::F32).to_device(&self.pca.device());
-            let videos = clips(self.pca.decode(latents), self.fps);
+            let latents = latents
+                .cast(DType::F32)
+                .to_device(&self.autoencoder.device());
+            let videos = clips(self.autoencoder.decode(latents), self.fps);
             self.write(step, videos)
                 .map_err(|error| format!("a preview: {error}"))
         })

@@ -9,6 +9,7 @@
 mod block;
 mod config;
 mod decoder;
+mod diffusers;
 mod encoder;
 pub mod keys;
 mod shortcut;
@@ -19,7 +20,7 @@ pub use config::WanVaeConfig;
 pub use stream::{DecoderStream, EncoderStream};
 pub use tiled::Tiling;
 
-use super::{Autoencoder, ShapeError};
+use super::{Autoencoder, Decode, ShapeError};
 use block::POINT;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -229,5 +230,30 @@ impl Autoencoder for WanVae {
         let dtype = latent.dtype();
         let latent = self.denormalise(latent.cast(self.place.1));
         self.reconstruct(latent).clamp(-1.0, 1.0).cast(dtype)
+    }
+
+    fn frames(&self, latent: usize) -> usize {
+        latent.saturating_sub(1) * self.config.scale()[0] + 1
+    }
+
+    fn decoder(&self) -> Box<dyn Decode + '_> {
+        Box::new(Decoding {
+            vae: self,
+            stream: self.decoder_stream(),
+        })
+    }
+}
+
+/// A stream of normalised latents.
+struct Decoding<'a> {
+    vae: &'a WanVae,
+    stream: DecoderStream<'a>,
+}
+
+impl Decode for Decoding<'_> {
+    fn push(&mut self, latent: Tensor<5>) -> Tensor<5> {
+        let dtype = latent.dtype();
+        let latent = self.vae.denormalise(latent.cast(self.vae.place.1));
+        self.stream.push(latent).clamp(-1.0, 1.0).cast(dtype)
     }
 }
