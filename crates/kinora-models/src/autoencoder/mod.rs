@@ -1,6 +1,7 @@
 //! Autoencoders: videos to latents and back, behind one interface.
 
 mod pca;
+pub mod temporal;
 pub mod wan;
 
 pub use pca::{Pca, PcaConfig, PcaFit};
