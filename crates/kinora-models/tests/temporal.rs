@@ -41,7 +41,8 @@ fn torch(path: &str, shape: &[usize]) -> Foreign {
 fn read(set: &Set, cx: &Cx) -> Option<TemporalVae> {
     let config = config(set);
     let weights = set.weights("weights.safetensors")?;
-    let open = |params: &[(String, Vec<usize>)]| Ok(Arc::new(Renamed::new(weights, params, torch)?) as _);
+    let open =
+        |params: &[(String, Vec<usize>)]| Ok(Arc::new(Renamed::new(weights, params, torch)?) as _);
     let model = load(cx, open, |cx| TemporalVae::new(cx, &config));
     Some(model.unwrap_or_else(|error| panic!("{error}")))
 }
@@ -89,7 +90,8 @@ fn both_halves_whole_and_in_tiles() {
     let cases = cases(&set, "f");
     assert!(!cases.is_empty(), "the set has cases");
     for file in &cases {
-        let [video, latent] = ["video", "latent"].map(|name| tensor(file, name, &device, DType::F32));
+        let [video, latent] =
+            ["video", "latent"].map(|name| tensor(file, name, &device, DType::F32));
         let [_, _, frames, height, width] = video.dims();
         let [_, c, t, h, w] = latent.dims();
         let what = format!("{frames} frames of {height}x{width}");
@@ -113,9 +115,21 @@ fn both_halves_whole_and_in_tiles() {
         let (mean, std) = (vae.config().mean.clone(), vae.config().std.clone());
         let each = t * h * w;
         let normal = |i: usize, x: f64| (x - mean[i / each % c]) / std[i / each % c];
-        let means: Vec<f64> = tiled.chunks(2 * c * each).flat_map(|both| both[..c * each].to_vec()).collect();
-        let want: Vec<f64> = means.iter().enumerate().map(|(i, &x)| normal(i, x)).collect();
-        near(vae.encode(video), &want, MOMENTS, &format!("{what}, encoded"));
+        let means: Vec<f64> = tiled
+            .chunks(2 * c * each)
+            .flat_map(|both| both[..c * each].to_vec())
+            .collect();
+        let want: Vec<f64> = means
+            .iter()
+            .enumerate()
+            .map(|(i, &x)| normal(i, x))
+            .collect();
+        near(
+            vae.encode(video),
+            &want,
+            MOMENTS,
+            &format!("{what}, encoded"),
+        );
         let clamped: Vec<f64> = blended.iter().map(|x| x.clamp(-1.0, 1.0)).collect();
         let got = vae.decode(vae.normalise(latent));
         near(got, &clamped, FRAMES, &format!("{what}, decoded"));
@@ -130,7 +144,13 @@ struct Passed {
     params: Vec<(String, Vec<usize>, Vec<f64>)>,
 }
 
-fn backward(set: &Set, file: &File, dtype: DType, distance: Distance, sharding: &Arc<Sharding>) -> Option<Passed> {
+fn backward(
+    set: &Set,
+    file: &File,
+    dtype: DType,
+    distance: Distance,
+    sharding: &Arc<Sharding>,
+) -> Option<Passed> {
     let device = Device::flex().autodiff();
     let cx = Cx::new(&device, dtype, 0, sharding);
     let vae = read(set, &cx)?;
@@ -144,15 +164,24 @@ fn backward(set: &Set, file: &File, dtype: DType, distance: Distance, sharding: 
     let video = tensor(file, "video", &device, dtype).require_grad();
     let losses = vae.losses(video.clone(), tensor(file, "eps", &device, dtype), &loss);
     let outliers = losses.outliers.clone().expect("a weight that is not zero");
-    let parts = [&losses.total, &losses.reconstruction, &losses.divergence, &outliers]
-        .map(|part| part.clone().inner().into_scalar::<f64>());
+    let parts = [
+        &losses.total,
+        &losses.reconstruction,
+        &losses.divergence,
+        &outliers,
+    ]
+    .map(|part| part.clone().inner().into_scalar::<f64>());
     let mut gradients = losses.total.backward();
     let of_video = numbers(video.grad_remove(&mut gradients)?);
     let table = cx.table();
     let params = Gradients::take(&vae, &table, &mut gradients).reduce(&table, sharding);
     let specs = table.specs().iter().zip(params.flat());
     let params = specs.map(|(spec, flat)| {
-        (spec.path.clone(), spec.layout.shape.clone(), numbers(flat.clone()))
+        (
+            spec.path.clone(),
+            spec.layout.shape.clone(),
+            numbers(flat.clone()),
+        )
     });
     Some(Passed {
         parts: parts.to_vec(),
@@ -166,7 +195,9 @@ fn turned(values: &[f64], shape: &[usize]) -> Vec<f64> {
     let &[from, to] = shape else {
         return values.to_vec();
     };
-    (0..from * to).map(|i| values[i % to * from + i / to]).collect()
+    (0..from * to)
+        .map(|i| values[i % to * from + i / to])
+        .collect()
 }
 
 #[test]
@@ -180,17 +211,27 @@ fn losses_and_their_gradients() {
             .iter()
             .map(|part| file.f64(part)[0])
             .collect();
-        assert!(want.iter().all(|&part| part > 0.0), "{name}: every part is on");
+        assert!(
+            want.iter().all(|&part| part > 0.0),
+            "{name}: every part is on"
+        );
         for dtype in [DType::F64, DType::F32] {
             let single = Sharding::single();
             let Some(got) = backward(&set, &file, dtype, distance, &single) else {
                 return;
             };
             let error = rms(&got.parts, &want);
-            assert!(error <= FRAMES, "{name}, {dtype:?}: {:?}, but {want:?}", got.parts);
+            assert!(
+                error <= FRAMES,
+                "{name}, {dtype:?}: {:?}, but {want:?}",
+                got.parts
+            );
             let error = rms(&got.video, &file.f64("grad_video"));
             println!("{name}, {dtype:?}, gradient of the video: {error:.2e}");
-            assert!(error <= GRADIENTS, "{name}, {dtype:?}: of the video {error:.2e}");
+            assert!(
+                error <= GRADIENTS,
+                "{name}, {dtype:?}: of the video {error:.2e}"
+            );
             let mut worst = (0.0, "");
             for (path, shape, got) in &got.params {
                 // Softmax does not see the keys' bias: its gradient is zero but for rounding.
@@ -204,13 +245,19 @@ fn losses_and_their_gradients() {
                 }
             }
             println!("{name}, {dtype:?}, worst gradient: {worst:?}");
-            assert!(worst.0 <= GRADIENTS, "{name}, {dtype:?}: {worst:?}");
+            assert!(
+                worst.0 <= limit,
+                "{name}, {dtype:?}: {worst:?}, above {limit:.1e}"
+            );
         }
     }
 }
 
 /// Runs `body` on so many ranks over which the rows are cut.
-fn ranks<T: Send + 'static>(n: usize, body: impl Fn(&Arc<Sharding>) -> T + Send + Sync + 'static) -> Vec<T> {
+fn ranks<T: Send + 'static>(
+    n: usize,
+    body: impl Fn(&Arc<Sharding>) -> T + Send + Sync + 'static,
+) -> Vec<T> {
     let mesh = Mesh {
         cp: n,
         ..Mesh::default()
@@ -242,7 +289,10 @@ fn stripes_are_the_whole_picture() {
         assert!(rms(&passed.video, &whole.video) < 1e-11);
         for ((path, _, got), (_, _, want)) in passed.params.iter().zip(&whole.params) {
             let error = rms(got, want);
-            assert!(path.ends_with("key.bias") || error < 1e-10, "{path}: {error:.2e}");
+            assert!(
+                path.ends_with("key.bias") || error < 1e-10,
+                "{path}: {error:.2e}"
+            );
         }
     }
 }
@@ -293,7 +343,12 @@ fn a_fresh_model_is_one_of_images() {
     let alone: Vec<Tensor<5>> = (0..3)
         .map(|at| vae.reconstruct(latent.clone().narrow(2, at, 1)))
         .collect();
-    near(vae.reconstruct(latent), &numbers(Tensor::cat(alone, 2)), 1e-12, "frames");
+    near(
+        vae.reconstruct(latent),
+        &numbers(Tensor::cat(alone, 2)),
+        1e-12,
+        "frames",
+    );
 }
 
 #[test]
@@ -311,6 +366,8 @@ fn the_released_sizes() {
     // Halving frames adds no weights: the convolutions along time are there anyway.
     assert_eq!(parameters(&config), parameters(&flat));
     println!("{} parameters", parameters(&config));
-    let error = TemporalVaeConfig { tile: 12, ..config }.check().unwrap_err();
+    let error = TemporalVaeConfig { tile: 12, ..config }
+        .check()
+        .unwrap_err();
     assert!(error.to_string().contains("12 frames"), "{error}");
 }

@@ -10,9 +10,9 @@
 use burn::tensor::{DType, Device};
 use kinora_ckpt::{Checkpoint, Dtype, latest};
 use kinora_data::{Bucket, Catalog, DataConfig};
-use kinora_models::autoencoder::temporal::{Distance, LossConfig, TemporalVaeConfig};
 use kinora_media::Clip;
 use kinora_models::autoencoder::Autoencoder;
+use kinora_models::autoencoder::temporal::{Distance, LossConfig, TemporalVaeConfig};
 use kinora_shapes::score::Tally;
 use kinora_shapes::{Scene, ShapesConfig, Split, World, check, make};
 use kinora_shard::{Cx, Sharding};
@@ -77,14 +77,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         checkpoint_every: 100,
         keep: 2,
         optim: OptimConfig {
-            lr: 3e-3,
+            lr: 1.5e-3,
             betas: [0.9, 0.99],
             epsilon: 1e-8,
             weight_decay: 0.0,
             decays: Decays::Matrices,
             clip: 1.0,
             warmup: 30,
-            decay: Decay { from: 0.2, to: 0.01 },
+            decay: Decay {
+                from: 0.2,
+                to: 0.01,
+            },
             ema: 0.98,
             ema_warmup: true,
         },

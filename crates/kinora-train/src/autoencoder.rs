@@ -222,7 +222,10 @@ impl Job<'_> {
             let values = mean.swap_dims(0, 1).reshape([channels as i64, -1]);
             sums[0] += values.dims()[1] as f64;
             let powers = [values.clone(), values.square()].map(|x| x.sum_dim(1).into_data());
-            for (sum, value) in sums[1..].iter_mut().zip(powers.iter().flat_map(|x| x.iter::<f64>())) {
+            for (sum, value) in sums[1..]
+                .iter_mut()
+                .zip(powers.iter().flat_map(|x| x.iter::<f64>()))
+            {
                 *sum += value;
             }
         }
@@ -250,7 +253,8 @@ impl Job<'_> {
             "data": self.catalog.fingerprint(),
             "latents": latents,
         });
-        self.trainer.save(&checkpoints(dir), &meta, self.config.keep)?;
+        self.trainer
+            .save(&checkpoints(dir), &meta, self.config.keep)?;
         Ok(())
     }
 }

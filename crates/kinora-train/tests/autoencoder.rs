@@ -68,7 +68,10 @@ fn catalog(folder: &Path) -> Arc<Catalog> {
         ..ShapesConfig::default()
     };
     make(&shapes, folder, |_, _| {}).unwrap();
-    let toml = format!("paths = {:?}\nimage_ratio = 0.25\nworkers = 0\n", folder.to_str().unwrap());
+    let toml = format!(
+        "paths = {:?}\nimage_ratio = 0.25\nworkers = 0\n",
+        folder.to_str().unwrap()
+    );
     let mut config: DataConfig = toml::from_str(&toml).unwrap();
     config.buckets = vec![Bucket::new(6, 16, 16, 4), Bucket::new(1, 16, 16, 4)];
     Arc::new(Catalog::open(&config).unwrap())
@@ -96,9 +99,19 @@ fn train(
 fn near(got: &[AutoencoderReport], want: &[AutoencoderReport], what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (got, want) in got.iter().zip(want) {
-        assert_eq!((got.step.step, got.images), (want.step.step, want.images), "{what}");
+        assert_eq!(
+            (got.step.step, got.images),
+            (want.step.step, want.images),
+            "{what}"
+        );
         let numbers = |r: &AutoencoderReport| {
-            [r.step.loss, r.step.norm, r.reconstruction, r.divergence, r.outliers]
+            [
+                r.step.loss,
+                r.step.norm,
+                r.reconstruction,
+                r.divergence,
+                r.outliers,
+            ]
         };
         for (a, b) in numbers(got).into_iter().zip(numbers(want)) {
             assert!((a / b - 1.0).abs() < 1e-9, "{what}: {got:?}, but {want:?}");
@@ -121,16 +134,45 @@ fn steps_depend_neither_on_the_mesh_nor_on_micro_batches() {
         ..training()
     };
     let dir = folder.path().join("micro");
-    near(&train(&micro, &catalog, &Sharding::single(), &dir).0, &want, "micro-batches");
+    near(
+        &train(&micro, &catalog, &Sharding::single(), &dir).0,
+        &want,
+        "micro-batches",
+    );
 
     use MeshAxis::{Cp, Fsdp, Replicate};
     let one = Mesh::default();
     let none = Plan::default();
     let batch = |axis| vec![axis];
     let layouts = [
-        ("replicate", Mesh { replicate: 2, ..one }, Plan { batch: batch(Replicate), ..none.clone() }),
-        ("fsdp", Mesh { fsdp: 2, ..one }, Plan { batch: batch(Fsdp), params: vec![Fsdp], ..none.clone() }),
-        ("stripes", Mesh { cp: 2, ..one }, Plan { seq: vec![Cp], ..none.clone() }),
+        (
+            "replicate",
+            Mesh {
+                replicate: 2,
+                ..one
+            },
+            Plan {
+                batch: batch(Replicate),
+                ..none.clone()
+            },
+        ),
+        (
+            "fsdp",
+            Mesh { fsdp: 2, ..one },
+            Plan {
+                batch: batch(Fsdp),
+                params: vec![Fsdp],
+                ..none.clone()
+            },
+        ),
+        (
+            "stripes",
+            Mesh { cp: 2, ..one },
+            Plan {
+                seq: vec![Cp],
+                ..none.clone()
+            },
+        ),
     ];
     for (name, mesh, plan) in layouts {
         let (catalog, dir) = (catalog.clone(), folder.path().join(name));
@@ -165,7 +207,10 @@ fn what_is_resumed_and_written_is_the_same() {
     let cx = Cx::new(&Device::flex(), DType::F64, 0, &Sharding::single());
     let read = read_autoencoder(&written, &cx).unwrap();
     let video = Tensor::<5>::ones([1, 3, 5, 8, 8], (&Device::flex(), DType::F64)) * 0.3;
-    assert_eq!(read.encode(video.clone()).into_data(), vae.encode(video).into_data());
+    assert_eq!(
+        read.encode(video.clone()).into_data(),
+        vae.encode(video).into_data()
+    );
     // An unfinished training has no statistics to write.
     fs::remove_dir_all(newest()).unwrap();
     let other = folder.path().join("other");
@@ -212,11 +257,16 @@ fn clip(video: Tensor<5>, fps: f64) -> Clip {
 fn the_shipped_autoencoder_passes_the_checker() {
     let device = Device::flex();
     let vae = read_autoencoder(&shipped(), &Cx::single(&device)).unwrap();
-    let weights = fs::read_dir(shipped()).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+    let weights = fs::read_dir(shipped())
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len());
     assert!(weights.sum::<u64>() < 2_000_000, "it is small");
     let mut score = vec![];
     for freedom in [World::default().freedom, 99.0] {
-        let world = World { freedom, ..World::default() };
+        let world = World {
+            freedom,
+            ..World::default()
+        };
         let mut tally = Tally::default();
         for index in 0..30 {
             let sample = world.video_sample(&Scene::of(Split::Held), 4242, index);
@@ -228,5 +278,10 @@ fn the_shipped_autoencoder_passes_the_checker() {
     }
     let right: usize = score.iter().map(|score| score.all.right).sum();
     println!("{}\n{}", score[0], score[1]);
-    assert!(right >= 57, "{right} of 60 are right:\n{}\n{}", score[0], score[1]);
+    assert!(
+        right >= 57,
+        "{right} of 60 are right:\n{}\n{}",
+        score[0],
+        score[1]
+    );
 }

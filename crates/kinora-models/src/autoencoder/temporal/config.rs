@@ -79,7 +79,7 @@ pub enum ConfigError {
     },
     /// Tiles that do not hold whole latent frames.
     #[error(
-        "tiles of {tile} frames that overlap by {overlap} do not go into latent frames of {step}\n  help: make both multiples of {step}, and the overlap less than the tile"
+        "tiles of {tile} frames that overlap by {overlap} do not go into latent frames of {step}\n  help: make both multiples of {step}, and the overlap at most half of the tile"
     )]
     Tiles {
         /// Frames of a tile.
@@ -133,6 +133,7 @@ impl TemporalVaeConfig {
             ("multipliers", least),
             ("channels", self.channels),
             ("patch", self.patch),
+            ("tile", self.tile),
         ];
         if let Some(&(name, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return Err(ConfigError::Zero { name });
@@ -150,7 +151,7 @@ impl TemporalVaeConfig {
             });
         }
         let (tile, overlap, step) = (self.tile, self.overlap, self.scale()[0]);
-        if tile % step != 0 || overlap % step != 0 || overlap >= tile {
+        if tile % step != 0 || overlap % step != 0 || 2 * overlap > tile {
             return Err(ConfigError::Tiles {
                 tile,
                 overlap,
@@ -237,7 +238,8 @@ mod tests {
             (wrong(|c| c.multipliers.clear()), "multipliers"),
             (wrong(|c| c.halves_frames = 5), "there are 4 levels"),
             (wrong(|c| c.tile = 20), "latent frames of 8"),
-            (wrong(|c| c.overlap = 32), "overlap by 32"),
+            (wrong(|c| c.overlap = 24), "overlap by 24"),
+            (wrong(|c| c.tile = 0), "tile = 0"),
             (wrong(|c| c.mean = vec![0.0]), "1 numbers in mean"),
         ] {
             assert!(error.contains(words), "{error}");

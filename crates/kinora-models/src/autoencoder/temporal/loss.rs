@@ -71,10 +71,9 @@ impl TemporalVae {
         let moments = self.moments_at_once(video.clone());
         let channels = self.config().channels;
         let mean = moments.clone().narrow(1, 0, channels);
-        let log = moments
-            .narrow(1, channels, channels)
-            .clamp(-30.0, 20.0);
-        let divergence = (mean.clone().square() + log.clone().exp() - log.clone() - 1.0).mean() * 0.5;
+        let log = moments.narrow(1, channels, channels).clamp(-30.0, 20.0);
+        let divergence =
+            (mean.clone().square() + log.clone().exp() - log.clone() - 1.0).mean() * 0.5;
         let latent = mean + eps * (log * 0.5).exp();
         let outliers = (config.outliers != 0.0).then(|| outliers(latent.clone(), config.radius));
         let found = self.reconstruct_at_once(latent).narrow(2, 0, frames);

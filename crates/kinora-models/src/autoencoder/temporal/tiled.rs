@@ -42,8 +42,12 @@ pub(super) fn blended(
             return joined(done);
         }
         let (frames, shared) = (tile.dims()[2], overlap * step);
-        done.push(tile.clone().narrow(2, 0, frames - shared));
-        waiting = Some(tile.narrow(2, frames - shared, shared));
+        if frames > shared {
+            done.push(tile.clone().narrow(2, 0, frames - shared));
+        }
+        if shared > 0 {
+            waiting = Some(tile.narrow(2, frames - shared, shared));
+        }
         start += size - overlap;
     }
 }
@@ -59,7 +63,6 @@ fn mix(old: Tensor<5>, new: Tensor<5>) -> Tensor<5> {
 }
 
 fn joined(mut parts: Vec<Tensor<5>>) -> Tensor<5> {
-    parts.retain(|part| part.dims()[2] > 0);
     match parts.len() {
         1 => parts.remove(0),
         _ => Tensor::cat(parts, 2),
