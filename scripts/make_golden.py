@@ -471,7 +471,7 @@ def temporal(out, seed):
     config["std"] = [0.5 + x for x in torch.rand(config["channels"]).tolist()]
     model = Temporal(config)
     # Attention far from uniform, and biases that keep pixels away from zero, where norms only round.
-    randomise(model, {"query": 2.0, "key": 2.0, "time.weight": 0.3})
+    randomise(model, {"query": 3.0, "key": 3.0, "time.weight": 0.3})
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.mul_(2.0 if name.endswith("bias") else 1.0)

@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         checkpoint_every: 100,
         keep: 2,
         optim: OptimConfig {
-            lr: 1.5e-3,
+            lr: 1e-3,
             betas: [0.9, 0.99],
             epsilon: 1e-8,
             weight_decay: 0.0,
