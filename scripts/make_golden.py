@@ -547,6 +547,283 @@ class Sinusoids(torch.nn.Module):
         return torch.cat([phases.cos(), phases.sin()], -1)
 
 
+@golden
+def temporal(out, seed):
+    """Movie Gen's temporal autoencoder: moments, frames, the loss and its gradients. The parameters have our
+    names; convolutions have PyTorch's shapes, and those along time are what is added to the frame itself."""
+    s = Set(out, "temporal", seed)
+    config = {
+        "base": s.size(3, 4, 6),
+        "multipliers": s.size([1, 2], [1, 2, 3], [2, 1]),
+        "blocks": s.size(1, 2),
+        "channels": s.size(3, 2, 5),
+        "halves_frames": s.size(2, 1),
+        "halves_sides": s.size(1, 2),
+        "patch": s.size(2, 1),
+        "tile": s.size(8, 12),
+        "overlap": 4,
+    }
+    config["mean"] = [0.3 * x for x in torch.randn(config["channels"]).tolist()]
+    config["std"] = [0.5 + x for x in torch.rand(config["channels"]).tolist()]
+    model = Temporal(config)
+    # Attention far from uniform, and biases that keep pixels away from zero, where norms only round.
+    randomise(model, {"query": 3.0, "key": 3.0, "time.weight": 0.3})
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.mul_(2.0 if name.endswith("bias") else 1.0)
+    side = config["patch"] << config["halves_sides"]
+    model.side = side
+    step = 1 << config["halves_frames"]
+    worst = {}
+    # An image, whole latent frames, frames beyond them, and more than two tiles.
+    for frames, (h, w), batch in [(1, (2, 3), 2), (8, (3, 2), 1), (7, (1, 2), 2), (21, (2, 2), 1)]:
+        video = torch.rand(batch, 3, frames, h * side, w * side) * 2 - 1
+        latent = torch.randn(batch, config["channels"], -(-frames // step), h, w)
+
+        def run(model):
+            dtype = next(model.parameters()).dtype
+            x, z = video.to(dtype), latent.to(dtype)
+            whole = {"moments": model.moments(x), "frames": model.reconstruct(z)}
+            if frames <= config["tile"]:
+                return whole
+            return whole | {"tiled": model.tiled(x), "blended": model.blended(z)}
+
+        tensors = both(model, run)
+        worst = {key: error(tensors[key], tensors[f"{key}_f64"]) for key in ("moments", "frames")}
+        tensors = {key: value for key, value in tensors.items() if key.endswith("_f64")}
+        s.save(f"f{frames}_{h * side}x{w * side}", {"video": video, "latent": latent} | tensors, worst)
+    video = torch.rand(2, 3, 7, 3 * side, 2 * side) * 2 - 1
+    eps = torch.randn(2, config["channels"], -(-7 // step), 3, 2)
+    # A radius below the usual, so that a small latent has outliers too.
+    losses = {"divergence": 0.01, "outliers": 0.3, "radius": 0.7}
+    for distance in ("l1", "l2"):
+        passes = []
+        for dtype in (torch.float32, torch.float64):
+            model.to(dtype)
+            model.zero_grad()
+            x = video.to(dtype).detach().requires_grad_()
+            parts = model.losses(x, eps.to(dtype), distance, losses)
+            parts["total"].backward()
+            grads = {f"grad.{name}": p.grad.clone() for name, p in model.named_parameters()}
+            passes.append({"grad_video": x.grad} | grads)
+        model.float()
+        # The keys' bias has no gradient but rounding.
+        single, double = passes
+        worst = max(error(single[k], double[k])["rel_rms"] for k in double if not k.endswith("key.bias"))
+        kept = {k: v.float() for k, v in double.items() if distance == "l1" or k == "grad_video"}
+        parts = {key: value.reshape(1) for key, value in parts.items()}
+        s.save(f"loss_{distance}", {"video": video, "eps": eps} | parts | kept, {"worst_rel_rms": worst})
+    s.save("weights", dict(model.named_parameters()))
+    s.finish(config=config, losses=losses)
+
+
+class Replicated(torch.nn.Module):
+    """A convolution along time of three frames, with copies of the first and the last around them, added to
+    the frame in the middle."""
+
+    def __init__(self, channels, stride=1):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(channels, channels, 3))
+        self.bias = torch.nn.Parameter(torch.empty(channels))
+        self.stride = stride
+
+    def forward(self, x):
+        b, c, t, h, w = x.shape
+        lines = x.permute(0, 3, 4, 1, 2).reshape(b * h * w, c, t)
+        added = F.conv1d(F.pad(lines, (1, 1), mode="replicate"), self.weight, self.bias, stride=self.stride)
+        lines = lines[:, :, :: self.stride] + added
+        return lines.reshape(b, h, w, c, -1).permute(0, 3, 4, 1, 2)
+
+
+class PerFrame(torch.nn.Conv2d):
+    """A convolution of each frame."""
+
+    def forward(self, x):
+        b, c, t, h, w = x.shape
+        frames = x.transpose(1, 2).reshape(b * t, c, h, w)
+        if self.stride[0] == 2:
+            frames = F.pad(frames, (0, 1, 0, 1))
+        frames = super().forward(frames)
+        return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
+
+
+class Inflated(torch.nn.Module):
+    def __init__(self, a, b, kernel=3, halves=(False, False)):
+        super().__init__()
+        stride = 2 if halves[1] else 1
+        self.space = PerFrame(a, b, kernel, stride=stride, padding=0 if stride == 2 else kernel // 2)
+        self.time = Replicated(b, 2 if halves[0] else 1)
+
+    def forward(self, x):
+        return self.time(self.space(x))
+
+
+class Doubled(Inflated):
+    """The nearest frames and pixels, then convolutions."""
+
+    def __init__(self, a, doubles):
+        super().__init__(a, a)
+        self.scale = tuple(2 if doubled else 1 for doubled in (doubles[0], doubles[1], doubles[1]))
+
+    def forward(self, x):
+        return super().forward(F.interpolate(x, scale_factor=self.scale, mode="nearest"))
+
+
+class PixelNorm(torch.nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(channels))
+
+    def forward(self, x):
+        scale = x.shape[1] ** 0.5
+        return F.normalize(x, dim=1, eps=1e-12) * scale * self.weight.reshape(1, -1, 1, 1, 1)
+
+
+class OneHead(torch.nn.Module):
+    """Attention with one head over the pixels of a frame, or over a pixel's frames."""
+
+    def __init__(self, channels, along_time):
+        super().__init__()
+        for name in ("query", "key", "value", "out"):
+            setattr(self, name, torch.nn.Linear(channels, channels))
+        self.along_time = along_time
+
+    def forward(self, x):
+        b, c, t, h, w = x.shape
+        x = x.permute(0, 3, 4, 2, 1) if self.along_time else x.permute(0, 2, 3, 4, 1)
+        tokens = x.reshape(b * h * w, t, c) if self.along_time else x.reshape(b * t, h * w, c)
+        scores = self.query(tokens) @ self.key(tokens).transpose(1, 2) / c**0.5
+        tokens = self.out(scores.softmax(-1) @ self.value(tokens)).reshape(x.shape)
+        return tokens.permute(0, 4, 3, 1, 2) if self.along_time else tokens.permute(0, 4, 1, 2, 3)
+
+
+class TemporalBlock(torch.nn.Module):
+    def __init__(self, a, b):
+        super().__init__()
+        self.norm1, self.conv1 = PixelNorm(a), Inflated(a, b)
+        self.norm2, self.conv2 = PixelNorm(b), Inflated(b, b)
+        self.shortcut = Inflated(a, b, 1) if a != b else None
+
+    def forward(self, x):
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(F.silu(self.norm2(y)))
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class TemporalMiddle(torch.nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.first, self.second = TemporalBlock(channels, channels), TemporalBlock(channels, channels)
+        self.norm_space, self.space = PixelNorm(channels), OneHead(channels, False)
+        self.norm_time, self.time = PixelNorm(channels), OneHead(channels, True)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + self.space(self.norm_space(x))
+        x = x + self.time(self.norm_time(x))
+        return self.second(x)
+
+
+class TemporalLevel(torch.nn.Module):
+    def __init__(self, up, blocks, down):
+        super().__init__()
+        self.up, self.blocks, self.down = up, torch.nn.ModuleList(blocks), down
+
+    def forward(self, x):
+        for layer in [self.up, *self.blocks, self.down]:
+            x = x if layer is None else layer(x)
+        return x
+
+
+class TemporalHalf(torch.nn.Module):
+    """The encoder or the decoder."""
+
+    def __init__(self, from_, to, levels, middle, middle_first):
+        super().__init__()
+        first = middle if middle_first else levels[0][0]
+        last = levels[-1][1] if middle_first else middle
+        self.conv_in, self.middle = Inflated(from_, first), TemporalMiddle(middle)
+        self.levels = torch.nn.ModuleList(level for _, _, level in levels)
+        self.norm_out, self.conv_out = PixelNorm(last), Inflated(last, to)
+        self.middle_first = middle_first
+
+    def forward(self, x):
+        x = self.conv_in(x)
+        for layer in [self.middle, *self.levels] if self.middle_first else [*self.levels, self.middle]:
+            x = layer(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Temporal(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        widths = [config["base"] * m for m in config["multipliers"]]
+        halves = [(i < config["halves_frames"], i < config["halves_sides"]) for i in range(len(widths))]
+        pixels, channels = 3 * config["patch"] ** 2, config["channels"]
+        down, up = [], []
+        for i, width in enumerate(widths):
+            before = widths[max(i - 1, 0)]
+            blocks = [TemporalBlock(before if j == 0 else width, width) for j in range(config["blocks"])]
+            step = Inflated(width, width, halves=halves[i]) if any(halves[i]) else None
+            down.append((before, width, TemporalLevel(None, blocks, step)))
+        for i, width in reversed(list(enumerate(widths))):
+            before = widths[min(i + 1, len(widths) - 1)]
+            blocks = [TemporalBlock(before if j == 0 else width, width) for j in range(config["blocks"] + 1)]
+            step = Doubled(before, halves[i]) if any(halves[i]) else None
+            up.append((before, width, TemporalLevel(step, blocks, None)))
+        self.encoder = TemporalHalf(pixels, 2 * channels, down, widths[-1], False)
+        self.decoder = TemporalHalf(channels, pixels, up, widths[-1], True)
+
+    def moments(self, video):
+        p = self.config["patch"]
+        return self.encoder(video.unflatten(4, (-1, p)).unflatten(3, (-1, p)).permute(0, 1, 4, 6, 2, 3, 5).flatten(1, 3))
+
+    def reconstruct(self, latent):
+        p = self.config["patch"]
+        x = self.decoder(latent).unflatten(1, (3, p, p))
+        return x.permute(0, 1, 4, 5, 2, 6, 3).flatten(5, 6).flatten(3, 4)
+
+    def tiled(self, video):
+        return torch.cat([self.moments(tile) for tile in video.split(self.config["tile"], 2)], 2)
+
+    def blended(self, latent):
+        """Overlapping tiles, each weighted by a ramp at both ends."""
+        step = 1 << self.config["halves_frames"]
+        size, overlap = self.config["tile"] // step, self.config["overlap"] // step
+        t, shared = latent.shape[2], overlap * step
+        starts = [0]
+        while starts[-1] + size < t:
+            starts.append(starts[-1] + size - overlap)
+        ramp = torch.arange(1, shared + 1, dtype=latent.dtype) / (shared + 1)
+        out = 0
+        for start in starts:
+            tile = self.reconstruct(latent[:, :, start : start + size])
+            n = tile.shape[2]
+            weight = torch.ones(n, dtype=latent.dtype)
+            if start > 0:
+                weight[:shared] = ramp
+            if start + size < t:
+                weight[n - shared :] = ramp.flip(0)
+            placed = tile * weight.reshape(1, 1, -1, 1, 1)
+            out = out + F.pad(placed, (0, 0, 0, 0, start * step, (t - start) * step - n))
+        return out
+
+    def losses(self, video, eps, distance, weights):
+        mean, log = self.moments(video).chunk(2, 1)
+        log = log.clamp(-30, 20)
+        divergence = 0.5 * (mean**2 + log.exp() - log - 1).mean()
+        latent = mean + eps * (0.5 * log).exp()
+        flat = latent.flatten(3)
+        far = torch.linalg.vector_norm(flat - flat.mean(3, keepdim=True), dim=1)
+        spread = torch.linalg.vector_norm(flat.std(3, unbiased=False), dim=1)
+        outliers = (far - weights["radius"] * spread[:, :, None]).clamp(min=0).mean()
+        apart = self.reconstruct(latent)[:, :, : video.shape[2]] - video
+        reconstruction = (apart.abs() if distance == "l1" else apart**2).mean()
+        total = reconstruction + weights["divergence"] * divergence + weights["outliers"] * outliers
+        return {"total": total, "reconstruction": reconstruction, "divergence": divergence, "outliers": outliers}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*SETS, []], metavar="NAME", help=", ".join(SETS))

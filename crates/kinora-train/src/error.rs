@@ -6,6 +6,7 @@ use kinora_data::DataError;
 use kinora_models::autoencoder::ShapeError;
 use kinora_shard::ShardError;
 use kinora_track::TrackError;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// Why training stopped.
@@ -120,6 +121,16 @@ pub enum TrainError {
     Meta {
         /// What is missing.
         what: &'static str,
+    },
+    /// An autoencoder's settings that cannot be read.
+    #[error(
+        "{}: {reason}\n  help: name the folder of a trained autoencoder, with its config.json", path.display()
+    )]
+    Autoencoder {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// A video that could not be made, in words.
     #[error("{0}")]

@@ -6,6 +6,8 @@
 
 mod adamw;
 mod ahead;
+mod autoencoder;
+mod autoencoder_file;
 mod batch;
 mod config;
 mod encode;
@@ -17,6 +19,8 @@ mod source;
 mod trainer;
 
 pub use adamw::AdamW;
+pub use autoencoder::{AutoencoderReport, AutoencoderTraining, train_autoencoder};
+pub use autoencoder_file::{read_autoencoder, write_autoencoder};
 pub use batch::LatentBatch;
 pub use config::{Decay, Decays, OptimConfig, TrainConfig};
 pub use encode::{Encode, Report as EncodeReport, seconds_per_sample};

@@ -7,7 +7,6 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kinora_ckpt::{Checkpoint, CkptError, Dtype, Piece, Saver, TensorSource};
 use kinora_mesh::MeshAxis;
-use kinora_models::Denoiser;
 use kinora_shard::{ParamSpec, ParamTable, Sharding};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -22,7 +21,7 @@ pub enum Weights {
 }
 
 impl Weights {
-    fn prefix(self) -> &'static str {
+    pub(crate) fn prefix(self) -> &'static str {
         match self {
             Weights::Raw => "model",
             Weights::Average => "average",
@@ -33,7 +32,7 @@ impl Weights {
 const FIRST: &str = "adamw.first";
 const SECOND: &str = "adamw.second";
 
-impl<M: Denoiser> Trainer<M> {
+impl<M: Module> Trainer<M> {
     /// Writes a checkpoint under `root`, whole or not at all; every rank calls it. Rank 0 gets its
     /// path.
     ///

@@ -53,7 +53,7 @@ pub struct Report {
     pub skipped: u64,
 }
 
-impl<M: Denoiser> Trainer<M> {
+impl<M: Module> Trainer<M> {
     /// A model at step 0, which `build` makes, on a plain device; training makes its own autodiff one
     /// of it.
     pub fn new(
@@ -154,7 +154,9 @@ impl<M: Denoiser> Trainer<M> {
         };
         self.model.clone().map(&mut load)
     }
+}
 
+impl<M: Denoiser> Trainer<M> {
     /// The loss of this rank's samples and its gradients, summed over the global count but not yet
     /// over ranks. `batch` is this data group's share.
     pub fn gradients(&self, batch: &LatentBatch) -> (f64, Gradients) {
@@ -225,7 +227,9 @@ impl<M: Denoiser> Trainer<M> {
         let found = self.gradients(batch);
         self.step_along(found, batch.skipped)
     }
+}
 
+impl<M: Module> Trainer<M> {
     /// One step along this rank's loss and gradients; `skipped` clips go into the report.
     ///
     /// # Errors
@@ -288,7 +292,9 @@ impl<M: Denoiser> Trainer<M> {
         };
         self.model = self.model.clone().map(&mut load);
     }
+}
 
+impl<M: Denoiser> Trainer<M> {
     /// The noise `[B, C, T, H, W]` and the times `[B]` of samples of the global batch.
     fn draw(&self, step: u64, positions: &[u64], shape: [usize; 4]) -> (Tensor<5>, Tensor<1>) {
         let len = shape.iter().product();

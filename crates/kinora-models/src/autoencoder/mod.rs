@@ -1,6 +1,7 @@
 //! Autoencoders: videos to latents and back, behind one interface.
 
 mod pca;
+pub mod temporal;
 pub mod wan;
 
 pub use pca::{Pca, PcaConfig, PcaFit};
@@ -94,4 +95,13 @@ pub trait Autoencoder: Send + Sync {
 pub trait Decode {
     /// The next latents `[B, C, t, h, w]` to the next frames `[B, 3, T, H, W]`, clamped to -1..=1.
     fn push(&mut self, latent: Tensor<5>) -> Tensor<5>;
+}
+
+/// Each push decoded by itself, as if the video began and ended there.
+struct Alone<'a>(&'a dyn Autoencoder);
+
+impl Decode for Alone<'_> {
+    fn push(&mut self, latent: Tensor<5>) -> Tensor<5> {
+        self.0.decode(latent)
+    }
 }

@@ -4,7 +4,7 @@
 //! linear code of that size. A latent element is a patch's coordinates, each divided by a power of
 //! its standard deviation, and all by one number that makes their common variance one.
 
-use super::{Autoencoder, Decode, ShapeError};
+use super::{Alone, Autoencoder, Decode, ShapeError};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use nalgebra::{DMatrix, SymmetricEigen};
 use serde::{Deserialize, Serialize};
@@ -282,14 +282,6 @@ impl Autoencoder for Pca {
     fn decoder(&self) -> Box<dyn Decode + '_> {
         // No latent frame knows of another.
         Box::new(Alone(self))
-    }
-}
-
-struct Alone<'a>(&'a Pca);
-
-impl Decode for Alone<'_> {
-    fn push(&mut self, latent: Tensor<5>) -> Tensor<5> {
-        self.0.decode(latent)
     }
 }
 
