@@ -71,7 +71,14 @@ fn every_solver_goes_down_every_schedule() {
             let points = solver.points(&schedule, 2048);
             assert_eq!(points.sigmas.len(), steps + 1);
             assert_eq!(points.timesteps.len(), steps);
-            assert!((points.sigmas[0] - 1.0).abs() < 1.001e-3 && points.sigmas[steps] == 0.0);
+            // Wan's first level is 0.999, whose distance from 1 a terminal level stretches: to 1.14e-3
+            // for two steps.
+            let first = points.sigmas[0];
+            assert!(
+                (first - 1.0).abs() < 1.2e-3,
+                "{solver:?} {schedule:?}: {first}"
+            );
+            assert_eq!(points.sigmas[steps], 0.0);
             let times = points.times();
             for (i, time) in times.iter().enumerate() {
                 let off = (time - (1.0 - points.sigmas[i])).abs();
