@@ -281,9 +281,9 @@ fn shifted(level: f64, shift: f64) -> f64 {
 /// Stretches the distances from 1 so that the last level is `terminal` (LTX-Video's
 /// `stretch_shift_to_terminal`).
 fn stretch(levels: Vec<f64>, terminal: Option<f64>) -> Vec<f64> {
-    match (terminal, levels.last()) {
-        // A single step starts from 1, which no stretching moves.
-        (Some(terminal), Some(&last)) if last < 1.0 => {
+    match (terminal, levels.as_slice()) {
+        // A single step starts from noise, and has no other level to stretch to.
+        (Some(terminal), &[_, .., last]) => {
             let scale = (1.0 - last) / (1.0 - terminal);
             levels.iter().map(|u| 1.0 - (1.0 - u) / scale).collect()
         }
