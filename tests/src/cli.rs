@@ -168,6 +168,14 @@ fn mistakes_are_named_before_anything_is_written() {
         (&["shapes.frames=2"], &["frames", "help: "]),
         (&["sample.overlap=4"], &["sample.overlap = 4", "help: "]),
         (&["run.deadline=0"], &["run.deadline = 0", "help: "]),
+        (
+            &["model.preset=wan-2.1-i2v-14b", "model.heads=4"],
+            &["wan-2.1-i2v-14b", "reads a given image", "help: "],
+        ),
+        (
+            &["model.preset=wan-2.2-t2v-a14b", "model.heads=4"],
+            &["wan-2.2-t2v-a14b", "pair of experts", "help: "],
+        ),
     ] {
         let mut args = vec!["train", "smoke.toml"];
         set.iter().for_each(|change| args.extend(["--set", change]));

@@ -41,6 +41,24 @@ impl Start {
     }
 }
 
+/// Refuses models that are there to be planned, and that no run can feed yet.
+fn can_run(config: &RunConfig, video: &VideoConfig) -> Outcome {
+    let VideoConfig::Wan(wan) = video else {
+        return Ok(());
+    };
+    let lacks = if wan.boundary.is_some() {
+        "is a pair of experts, of which each knows some of the times"
+    } else if wan.image.is_some() || wan.channels > wan.out_channels {
+        "reads a given image, beside the latent"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::input(format!(
+        "model.preset = \"{}\" {lacks}, which runs cannot give it yet\n  help: kinora plan and kinora verify know it; to train or generate, use a text-to-video model such as wan-2.1-t2v-1.3b",
+        config.model.preset.as_deref().unwrap_or_default()
+    )))
+}
+
 /// Whether a path is the folder of a run.
 pub(crate) fn is_run(path: &Path) -> bool {
     path.join("run.toml").is_file()
@@ -52,6 +70,12 @@ impl Model {
     pub(crate) fn of(config: &RunConfig) -> Outcome<Self> {
         let (video, text) = (config.video()?, config.text.clone());
         let weights = config.model.weights.as_deref().map(Start::of);
+        can_run(config, &video)?;
+        if matches!(weights, Some(Start::Released(_))) && config.lora.is_some() && text.is_some() {
+            return Err(Failure::input(
+                "[text] would stay as it was drawn: with [lora] it is frozen, and model.weights holds a transformer alone\n  help: replace [text] by the [[encoders]] that the model was trained with, or name a run in model.weights",
+            ));
+        }
         if let Some(Start::Run(run)) = &weights {
             let other = read_run(run, &[])?;
             let wrong = |what: &str, help: &str| {

@@ -91,7 +91,7 @@ impl LoraSection {
                 .filter_map(|spec| spec.path.strip_suffix(".lora_up"));
             if layers.into_iter().all(|path| alone.target(path).is_none()) {
                 return Err(Failure::input(format!(
-                    "lora.targets names \"{target}\", and no layer of the model has it in its path\n  help: `kinora inspect` of a run and `kinora plan --weights` show the paths; \"attn\" and \"mlp\" are in every model"
+                    "lora.targets names \"{target}\", and no layer of the model has it in its path\n  help: `kinora plan CONFIG --weights` shows the paths; \"attn\" and \"mlp\" are in every model"
                 )));
             }
         }

@@ -1,7 +1,7 @@
 //! A run's configuration: what was typed, and what follows from it.
 //!
-//! [`RunConfig`] is plain data with no key unknown; [`RunConfig::check`] looks only at the data
-//! itself, never at the world.
+//! [`RunConfig`] is plain data with no key unknown; [`RunConfig::check`] looks only at the data itself
+//! and, for the sizes of released weights, at the `config.json` beside them.
 
 mod autoencoder;
 mod encoder;

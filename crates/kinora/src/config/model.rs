@@ -16,8 +16,8 @@ pub(crate) struct ModelSection {
     /// The sizes to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) preset: Option<String>,
-    /// Weights to start from: a file or folder, in diffusers' layout or the original one. Of a pair of
-    /// experts, the folder that holds both.
+    /// Weights to start from: a file or folder, in diffusers' layout or the original one; or
+    /// the folder of a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) weights: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]

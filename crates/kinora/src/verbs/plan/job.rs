@@ -91,6 +91,12 @@ impl Asked {
                 (anatomy, [21, 60, 104])
             }
         };
+        if config.lora.is_some() && !generate {
+            assumed.push(
+                "every weight is trained: what [lora] saves of gradients, moments and averages is not counted"
+                    .into(),
+            );
+        }
         let latent = largest;
         let largest: usize = video.grid(largest).iter().product();
         // The bucket with the longest sequence, and its batch.
