@@ -233,7 +233,7 @@ fn from_released_weights(place: &Place) {
     for names in ["original", "diffusers"] {
         let weights = format!("model.weights=base-{names}.safetensors");
         let out = format!("run.out=runs/{names}");
-        // Of a run, the text encoder is read too; of a file, it is drawn.
+        // Of a run, the text encoder is read too; of a file, it is drawn, and trained.
         let args = [
             "train",
             "tuned.toml",
@@ -247,6 +247,15 @@ fn from_released_weights(place: &Place) {
         let found = losses(&place.at(&format!("runs/{names}")));
         assert_eq!(found.len(), first.len());
         assert!(found.iter().all(|(_, loss)| loss.is_finite()), "{found:?}");
+        let checkpoint = newest(&place.at(&format!("runs/{names}")));
+        let text = checkpoint
+            .names()
+            .into_iter()
+            .filter(|name| name.contains("/text."));
+        assert!(
+            text.count() > 0,
+            "{names}: a text encoder stays as it was drawn"
+        );
     }
 }
 

@@ -71,11 +71,6 @@ impl Model {
         let (video, text) = (config.video()?, config.text.clone());
         let weights = config.model.weights.as_deref().map(Start::of);
         can_run(config, &video)?;
-        if matches!(weights, Some(Start::Released(_))) && config.lora.is_some() && text.is_some() {
-            return Err(Failure::input(
-                "[text] would stay as it was drawn: with [lora] it is frozen, and model.weights holds a transformer alone\n  help: replace [text] by the [[encoders]] that the model was trained with, or name a run in model.weights",
-            ));
-        }
         if let Some(Start::Run(run)) = &weights {
             let other = read_run(run, &[])?;
             let wrong = |what: &str, help: &str| {
@@ -149,6 +144,7 @@ impl Model {
     }
 
     fn make(&self, cx: &Cx) -> Result<TextToVideo, CkptError> {
+        let whole = cx;
         let cx = match &self.adapters {
             Some(adapters) => cx.clone().adapting(adapters.clone()),
             None => cx.clone(),
@@ -163,7 +159,9 @@ impl Model {
             Some(Start::Released(path)) => {
                 let open = |params: &[(String, Vec<usize>)]| released(path, &self.video, params);
                 let video = load(&cx.at("video"), open, |cx| Video::new(cx, &self.video))?;
-                Ok(TextToVideo::with(&cx, &self.video, text, video))
+                // They hold no text encoder: one of the run's own is drawn, and so trained whatever else
+                // is frozen.
+                Ok(TextToVideo::with(whole, &self.video, text, video))
             }
         }
     }
