@@ -153,6 +153,7 @@ pub(crate) fn case<M>(
             schedule: Schedule::Linear { steps: 2 },
             solver: Solver::default(),
             guidance: 3.0,
+            negative: String::new(),
             overlap: 1,
         }),
         build: Arc::new(build),

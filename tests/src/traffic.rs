@@ -351,6 +351,7 @@ fn sampling_sends_what_the_model_says() {
                     schedule: Schedule::Linear { steps: 1 },
                     solver: Solver::default(),
                     guidance: 3.0,
+                    negative: String::new(),
                     overlap: 1,
                 },
                 device: &device,

@@ -34,6 +34,22 @@ impl Dtype {
         }
     }
 
+    /// The numbers in bytes of this dtype, little endian; of integers the nearest floats.
+    pub fn numbers(self, bytes: &[u8]) -> Vec<f64> {
+        fn each<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f64) -> Vec<f64> {
+            bytes.as_chunks::<N>().0.iter().map(|&b| read(b)).collect()
+        }
+        match self {
+            Self::F64 => each(bytes, f64::from_le_bytes),
+            Self::F32 => each(bytes, |b| f32::from_le_bytes(b).into()),
+            Self::BF16 => each(bytes, |b| half::bf16::from_le_bytes(b).into()),
+            Self::F16 => each(bytes, |b| half::f16::from_le_bytes(b).into()),
+            Self::I64 => each(bytes, |b| i64::from_le_bytes(b) as f64),
+            Self::I32 => each(bytes, |b| i32::from_le_bytes(b).into()),
+            Self::U8 => each(bytes, |[b]: [u8; 1]| b.into()),
+        }
+    }
+
     /// Whether its numbers can be weights.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::BF16 | Self::F16)

@@ -15,6 +15,9 @@ pub struct SampleConfig {
     pub solver: Solver,
     /// The strength of the prompt; 1 is the model as it is, and costs half as much.
     pub guidance: f64,
+    /// The prompt that guidance leads away from; the empty one unless told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub negative: String,
     /// Latent frames that neighbouring windows of a long video share.
     pub overlap: usize,
 }

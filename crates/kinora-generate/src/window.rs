@@ -158,6 +158,7 @@ mod tests {
                 },
                 solver,
                 guidance: 1.0,
+                negative: String::new(),
                 overlap: 2,
             };
             let sampler = Sampler {

@@ -6,7 +6,7 @@
 //!
 //! Separate because the tests of several crates read them. Nothing that ships depends on it.
 
-use kinora_ckpt::{Dtype, TensorSource, Weights};
+use kinora_ckpt::{TensorSource, Weights};
 use serde_json::Value;
 use std::env;
 use std::fs;
@@ -113,18 +113,7 @@ impl File {
             .read_whole(tensor)
             .expect("a tensor of the set");
         let dtype = self.weights.dtype(tensor).expect("a tensor of the set");
-        fn each<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f64) -> Vec<f64> {
-            bytes.as_chunks::<N>().0.iter().map(|&b| read(b)).collect()
-        }
-        match dtype {
-            Dtype::F64 => each(&bytes, f64::from_le_bytes),
-            Dtype::F32 => each(&bytes, |b| f32::from_le_bytes(b).into()),
-            Dtype::BF16 => each(&bytes, |b| half::bf16::from_le_bytes(b).into()),
-            Dtype::F16 => each(&bytes, |b| half::f16::from_le_bytes(b).into()),
-            Dtype::I64 => each(&bytes, |b| i64::from_le_bytes(b) as f64),
-            Dtype::I32 => each(&bytes, |b| i32::from_le_bytes(b).into()),
-            Dtype::U8 => each(&bytes, |[b]: [u8; 1]| b.into()),
-        }
+        dtype.numbers(&bytes)
     }
 }
 

@@ -16,7 +16,7 @@ use kinora_train::checkpoints;
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 fn folder(run: &Path) -> PathBuf {
     run.join("autoencoder")
@@ -48,13 +48,13 @@ pub(crate) fn read(run: &Path, section: &AutoencoderSection, device: &Device) ->
 fn wan(section: &WanSection, device: &Device) -> Outcome<Coder> {
     let sizes = section.sizes()?;
     let cx = Cx::new(device, DType::F32, 0, &Sharding::single());
-    let hash = Mutex::new(String::new());
+    let mut identity = String::new();
     let open = |params: &[(String, Vec<usize>)]| {
         let diffusers = |path: &str, shape: &[usize]| keys::diffusers(&sizes, path, shape);
         let original = |path: &str, shape: &[usize]| keys::original(&sizes, path, shape);
         let layouts: [(&str, Layout<'_>); 2] = [("original", &original), ("diffusers", &diffusers)];
         let (_, renamed) = which(Weights::open(&section.weights)?, params, &layouts)?;
-        *hash.lock().unwrap_or_else(PoisonError::into_inner) = contents(&renamed)?;
+        identity = contents(&renamed)?;
         Ok(Arc::new(renamed) as Source)
     };
     let vae = load(&cx, open, |cx| WanVae::new(cx, &sizes))?;
@@ -68,7 +68,7 @@ fn wan(section: &WanSection, device: &Device) -> Outcome<Coder> {
     };
     Ok(Coder {
         autoencoder: Arc::new(vae),
-        identity: hash.into_inner().unwrap_or_else(PoisonError::into_inner),
+        identity,
     })
 }
 
@@ -107,10 +107,8 @@ fn read_pca(run: &Path, section: &AutoencoderSection, device: &Device) -> Outcom
     }
     let floats = |name: &str| -> Outcome<Vec<f32>> {
         let bytes = checkpoint.read_whole(name)?;
-        Ok(bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect())
+        let numbers = checkpoint.dtype(name)?.numbers(&bytes);
+        Ok(numbers.into_iter().map(|x| x as f32).collect())
     };
     let parts = [
         floats("mean")?,

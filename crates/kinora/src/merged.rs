@@ -37,7 +37,7 @@ impl TensorSource for Merged {
 
     fn read(&self, name: &str, offset: &[usize], extent: &[usize]) -> Result<Vec<u8>, CkptError> {
         let frozen = self.frozen.read(name, offset, extent)?;
-        let mut sum = floats(&frozen, self.frozen.dtype(name)?);
+        let mut sum = self.frozen.dtype(name)?.numbers(&frozen);
         let layer = name.strip_suffix(".weight").unwrap_or_default();
         let (down, up) = (format!("{layer}.lora_down"), format!("{layer}.lora_up"));
         let there = self.adapters.names().contains(&down.as_str());
@@ -45,7 +45,7 @@ impl TensorSource for Merged {
             let rank = self.adapters.shape(&down)?[1];
             let part = |name: &str, offset: [usize; 2], extent: [usize; 2]| {
                 let bytes = self.adapters.read(name, &offset, &extent)?;
-                Ok::<_, CkptError>(floats(&bytes, self.adapters.dtype(name)?))
+                Ok::<_, CkptError>(self.adapters.dtype(name)?.numbers(&bytes))
             };
             let down = part(&down, [from, 0], [inputs, rank])?;
             let up = part(&up, [0, to], [rank, outputs])?;
@@ -95,24 +95,11 @@ impl<S: TensorSource> TensorSource for Scaled<S> {
 
     fn read(&self, name: &str, offset: &[usize], extent: &[usize]) -> Result<Vec<u8>, CkptError> {
         let read = self.source.read(name, offset, extent)?;
-        let mut values = floats(&read, self.source.dtype(name)?);
+        let mut values = self.source.dtype(name)?.numbers(&read);
         if name.ends_with(self.ending) {
             values.iter_mut().for_each(|value| *value *= self.factor);
         }
         Ok(bytes(&values))
-    }
-}
-
-fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
-    fn each<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f64) -> Vec<f64> {
-        bytes.as_chunks::<N>().0.iter().map(|&b| read(b)).collect()
-    }
-    match dtype {
-        Dtype::F64 => each(bytes, f64::from_le_bytes),
-        Dtype::F32 => each(bytes, |b| f32::from_le_bytes(b).into()),
-        Dtype::BF16 => each(bytes, |b| half::bf16::from_le_bytes(b).into()),
-        Dtype::F16 => each(bytes, |b| half::f16::from_le_bytes(b).into()),
-        other => unreachable!("weights are no {other}"),
     }
 }
 

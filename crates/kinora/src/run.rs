@@ -114,7 +114,11 @@ impl Trained {
     ) -> Result<Asked, TrainError> {
         let encoder = self.encoder.as_ref();
         let encoder = encoder.map(|build| build(sharding, device)).transpose()?;
-        Ok(Asked::new(prompts, "", encoder.as_deref()))
+        Ok(Asked::new(
+            prompts,
+            &self.sample.negative,
+            encoder.as_deref(),
+        ))
     }
 
     /// The next frames of a video that is decoded a few latents at a time.

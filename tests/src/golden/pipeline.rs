@@ -165,6 +165,7 @@ impl Case {
             schedule: self.schedule,
             solver: self.solver,
             guidance: all["guidance_scale"].as_f64().expect("a guidance"),
+            negative: String::new(),
             overlap: 1,
         };
         let sampler = Sampler {

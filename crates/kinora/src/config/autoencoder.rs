@@ -73,6 +73,18 @@ impl WanSection {
             ))),
         }
     }
+
+    fn check(&self) -> Outcome {
+        // Neighbours share a quarter of a tile, which must be whole latents.
+        let step = 4 * self.sizes()?.scale()[1];
+        match self.tile {
+            Some(tile) if tile == 0 || !tile.is_multiple_of(step) => Err(Failure::input(format!(
+                "autoencoder.tile = {tile}\n  help: use a multiple of {step} pixels, such as {}",
+                8 * step
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn is_diffusers(file: &Path) -> bool {
@@ -157,6 +169,9 @@ impl AutoencoderSection {
     ) -> Outcome<Vec<(Bucket, [usize; 3])>> {
         if let Some((pca, samples)) = self.pca() {
             Self::check_pca(&pca, samples)?;
+        }
+        if let Self::Wan(wan) = self {
+            wan.check()?;
         }
         let mut latents = vec![];
         for bucket in &data.buckets {

@@ -196,6 +196,11 @@ impl RunConfig {
                 .max_latent()
                 .map_or(usize::MAX, |[frames, _, _]| frames);
             sample.check(frames).or_input()?;
+            if sample.guidance == 1.0 && !sample.negative.is_empty() {
+                return Err(Failure::input(
+                    "sample.negative has no effect: sample.guidance is 1, so nothing is led away from\n  help: remove it, or set another guidance",
+                ));
+            }
         }
         if let Some(shapes) = &self.shapes {
             shapes.validate().or_input()?;

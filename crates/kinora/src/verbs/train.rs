@@ -129,6 +129,7 @@ impl Wanted {
                 schedule: kinora_flow::Schedule::Linear { steps: 1 },
                 solver: kinora_flow::Solver::default(),
                 guidance: 1.0,
+                negative: String::new(),
                 overlap: 1,
             },
             (None, _) => config
@@ -348,7 +349,7 @@ impl Hooks for Preview {
             dtype: self.dtype,
             cfg: sharding.group(&[MeshAxis::Cfg]),
         };
-        let asked = Asked::new(&self.prompts, "", encoder);
+        let asked = Asked::new(&self.prompts, &self.sample.negative, encoder);
         let latents = sampler.sample(&asked, shape, (self.seed, 0), |_| {});
         if sharding.rank() != 0 {
             return Ok(());

@@ -173,6 +173,7 @@ fn case(config: &RunConfig, mesh: &Mesh, precision: Precision) -> Outcome<Case<T
             schedule: Schedule::Linear { steps: 2 },
             solver: Solver::default(),
             guidance,
+            negative: String::new(),
             overlap: 1,
         }),
         build: Arc::new(move |cx: &Cx| TextToVideo::new(cx, &video, Some(&text))),
